@@ -91,7 +91,11 @@ export interface PathKeys {
   readonly confirmed: boolean;
 }
 
-/** The local addresses by which the kernel knows a session. Text form. */
+/**
+ * The local addresses by which the kernel knows a session. Text form. `sessionOpen` again for the same session adds another pair (an
+ * alias: one key may be reached by its key address and by several names, each with an address of its own) unless that pair is there
+ * already. Flows remember the pair that they were opened with; flows opened by the remote side get the first pair.
+ */
 export interface SessionAddresses {
   readonly session: SessionId;
   /** Ours: the node's own address (viewer) or the endpoint's (gateway). */
@@ -215,6 +219,8 @@ export interface DataPlane {
   labelRemove(label: Label): void;
 
   sessionOpen(addresses: SessionAddresses): void;
+  /** Takes one alias away again (a name moved to another key); its flows are cut. */
+  sessionAliasRemove(addresses: SessionAddresses): void;
   sessionPolicy(policy: SessionPolicy): void;
   /** Installs a new path with its own keys, counters and replay window; older paths still receive until `pathRemove`. */
   pathInstall(keys: PathKeys): void;
