@@ -1,0 +1,126 @@
+//! ChaCha20-Poly1305 (RFC 8439) over trains of packets, behind one trait: whole trains go in, so that an implementation may work on many
+//! packets at once.
+
+use crate::wire::TAG;
+
+/// The nonce of everything Thicket seals: four zero bytes, then the packet's 64-bit counter field, little-endian (Noise, section 5.1).
+pub fn nonce(counter: u64) -> [u8; 12] {
+    let mut nonce = [0; 12];
+    nonce[4..].copy_from_slice(&counter.to_le_bytes());
+    nonce
+}
+
+/// An AEAD implementation. Results are RFC 8439's, whatever the implementation.
+pub trait Aead: 'static {
+    /// A key made ready; wiped when dropped.
+    type Key;
+
+    /// Makes a key ready.
+    fn key(bytes: &[u8; 32]) -> Self::Key;
+
+    /// Seals `data` in place and returns the tag.
+    fn seal(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> [u8; TAG];
+
+    /// Opens `data` (ciphertext, then tag) in place: true, and the plaintext stands in all but the last 16 bytes; or false, and `data`'s
+    /// content means nothing.
+    #[must_use]
+    fn open(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> bool;
+
+    /// Seals a train: packets of `stride` bytes (the last may be shorter), each `clear` bytes that stay as they are, then plaintext, then
+    /// room for the tag; counters rise by one from `first`.
+    fn seal_train(key: &Self::Key, first: u64, train: &mut [u8], stride: usize, clear: usize) {
+        for (index, packet) in train.chunks_mut(stride).enumerate() {
+            let Some(body) = packet.get_mut(clear..) else { return };
+            let Some(end) = body.len().checked_sub(TAG) else { return };
+            let (data, tag) = body.split_at_mut(end);
+            tag.copy_from_slice(&Self::seal(key, first.wrapping_add(index as u64), &[], data));
+        }
+    }
+}
+
+/// RustCrypto's implementation: portable, for WASM and wherever ring is not.
+pub struct Portable;
+
+impl Aead for Portable {
+    type Key = chacha20poly1305::ChaCha20Poly1305;
+
+    fn key(bytes: &[u8; 32]) -> Self::Key {
+        use chacha20poly1305::KeyInit;
+        Self::Key::new(bytes.into())
+    }
+
+    fn seal(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> [u8; TAG] {
+        use chacha20poly1305::AeadInPlace;
+        // Fails only beyond 256 GiB, which no datagram has; an all-zero tag would merely be refused by the far end.
+        key.encrypt_in_place_detached(&nonce(counter).into(), aad, data).map_or([0; TAG], Into::into)
+    }
+
+    fn open(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> bool {
+        use chacha20poly1305::AeadInPlace;
+        let Some(end) = data.len().checked_sub(TAG) else { return false };
+        let (data, tag) = data.split_at_mut(end);
+        let tag: &[u8] = tag;
+        key.decrypt_in_place_detached(&nonce(counter).into(), aad, data, tag.into()).is_ok()
+    }
+}
+
+/// ring's implementation (assembly): what native builds use.
+#[cfg(feature = "ring")]
+pub struct Ring;
+
+#[cfg(feature = "ring")]
+impl Aead for Ring {
+    /// `None` can't happen (the key has the right length) and seals nothing that anyone could open.
+    type Key = Option<ring::aead::LessSafeKey>;
+
+    fn key(bytes: &[u8; 32]) -> Self::Key {
+        ring::aead::UnboundKey::new(&ring::aead::CHACHA20_POLY1305, bytes).ok().map(ring::aead::LessSafeKey::new)
+    }
+
+    fn seal(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> [u8; TAG] {
+        use ring::aead::{Aad, Nonce};
+        let nonce = Nonce::assume_unique_for_key(nonce(counter));
+        let sealed = key.as_ref().and_then(|key| key.seal_in_place_separate_tag(nonce, Aad::from(aad), data).ok());
+        let mut out = [0; TAG];
+        match sealed {
+            Some(tag) => out.copy_from_slice(tag.as_ref()),
+            None => data.fill(0),
+        }
+        out
+    }
+
+    fn open(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> bool {
+        use ring::aead::{Aad, Nonce};
+        let nonce = Nonce::assume_unique_for_key(nonce(counter));
+        key.as_ref().is_some_and(|key| key.open_in_place(nonce, Aad::from(aad), data).is_ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn train_equals_single_packets<A: Aead>() {
+        let key = A::key(&[7; 32]);
+        let mut train: Vec<u8> = (0..1000u32).map(|i| i as u8).collect();
+        let mut single = train.clone();
+        A::seal_train(&key, 41, &mut train, 300, 20);
+        for (index, packet) in single.chunks_mut(300).enumerate() {
+            let end = packet.len() - TAG;
+            let tag = A::seal(&key, 41 + index as u64, &[], &mut packet[20..end]);
+            packet[end..].copy_from_slice(&tag);
+        }
+        assert_eq!(train, single);
+        for (index, packet) in train.chunks_mut(300).enumerate() {
+            assert!(A::open(&key, 41 + index as u64, &[], &mut packet[20..]));
+        }
+        assert!(!A::open(&key, 42, &[], &mut train[20..300]));
+    }
+
+    #[test]
+    fn a_train_is_sealed_as_its_packets_would_be() {
+        train_equals_single_packets::<Portable>();
+        #[cfg(feature = "ring")]
+        train_equals_single_packets::<Ring>();
+    }
+}
