@@ -1,0 +1,132 @@
+//! Buffers that the shell lends: what the core wants sent and written. All are reused; nothing allocates once they have grown.
+
+use crate::api::Remote;
+use core::ops::Range;
+
+/// Equal-sized datagrams to one destination, lying one behind the other: one message with `UDP_SEGMENT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Train {
+    /// Where to.
+    pub remote: Remote,
+    /// Size of every datagram but the last, which may be shorter.
+    pub segment: usize,
+    /// Where in its buffer.
+    pub range: Range<usize>,
+}
+
+/// The kernel takes at most so many segments in one message.
+pub const TRAIN_SEGMENTS: usize = 64;
+/// And at most so many bytes.
+pub const TRAIN_BYTES: usize = 65_507;
+/// Room that one call may need in a [`TxBatch`].
+pub const TX_ROOM: usize = 128 * 1_024;
+
+/// Datagrams that the core made: sealed packets, control frames, cookies.
+pub struct TxBatch {
+    /// The datagrams' bytes.
+    pub buffer: Vec<u8>,
+    used: usize,
+    /// What to send, in order.
+    pub trains: Vec<Train>,
+}
+
+impl Default for TxBatch {
+    fn default() -> Self {
+        Self { buffer: vec![0; 4 * TX_ROOM], used: 0, trains: Vec::with_capacity(256) }
+    }
+}
+
+impl TxBatch {
+    /// Whether another call might not find room: send first.
+    pub fn is_full(&self) -> bool {
+        self.buffer.len() - self.used < TX_ROOM
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.trains.is_empty()
+    }
+
+    /// After everything was sent.
+    pub fn clear(&mut self) {
+        self.used = 0;
+        self.trains.clear();
+    }
+
+    /// Lends `len` bytes to write datagrams into; `None` when there's no room.
+    pub(crate) fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+        self.buffer.get_mut(self.used..self.used + len)
+    }
+
+    /// Keeps the first `len` bytes of what was reserved, as a train.
+    pub(crate) fn commit(&mut self, remote: Remote, segment: usize, len: usize) {
+        let range = self.used..self.used + len;
+        self.used += len;
+        self.trains.push(Train { remote, segment, range });
+    }
+
+    /// One datagram.
+    pub(crate) fn push(&mut self, remote: Remote, datagram: &[u8]) {
+        if let Some(room) = self.reserve(datagram.len()) {
+            room.copy_from_slice(datagram);
+            self.commit(remote, datagram.len(), datagram.len());
+        }
+    }
+}
+
+/// One packet for the TUN: a virtio header, headers, and payload pieces, to be written with one `writev`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunWrite {
+    /// virtio header, IP and transport headers (and payload, where the core made the packet): in [`TunBatch::heads`].
+    pub head: Range<usize>,
+    /// Indexes into [`TunBatch::pieces`].
+    pub pieces: Range<usize>,
+}
+
+/// Packets for the TUN. Pieces lie in the receive buffer that was handed in, so they are written before it is used again.
+#[derive(Default)]
+pub struct TunBatch {
+    /// Headers, each with its 10-byte virtio header before it.
+    pub heads: Vec<u8>,
+    /// Payload ranges in the receive buffer.
+    pub pieces: Vec<Range<usize>>,
+    /// What to write, in order.
+    pub writes: Vec<TunWrite>,
+}
+
+impl TunBatch {
+    /// After everything was written.
+    pub fn clear(&mut self) {
+        self.heads.clear();
+        self.pieces.clear();
+        self.writes.clear();
+    }
+
+    /// A packet wholly made by the core.
+    pub(crate) fn push_whole(&mut self, vnet: &[u8], packet: &[u8]) {
+        let start = self.heads.len();
+        self.heads.extend_from_slice(vnet);
+        self.heads.extend_from_slice(packet);
+        self.writes.push(TunWrite { head: start..self.heads.len(), pieces: self.pieces.len()..self.pieces.len() });
+    }
+}
+
+/// What one receive buffer of datagrams turned into.
+#[derive(Default)]
+pub struct RxBatch {
+    /// Relayed datagrams, rewritten in place in the receive buffer.
+    pub relays: Vec<Train>,
+    /// For the TUN.
+    pub tun: TunBatch,
+    /// Datagrams that the core made in answer.
+    pub tx: TxBatch,
+}
+
+impl RxBatch {
+    /// After everything went out.
+    pub fn clear(&mut self) {
+        self.relays.clear();
+        self.tun.clear();
+        self.tx.clear();
+    }
+}

@@ -1,0 +1,32 @@
+//! Thicket's packet logic: formats, links, labels, sessions, flows. No I/O, clock, thread or randomness: bytes and a time go in, bytes and
+//! events come out. [`Core`] tells how a shell drives it; [`wire`] documents every format.
+
+#![forbid(unsafe_code)]
+
+pub mod aead;
+mod api;
+mod assemble;
+mod buffers;
+mod core;
+mod flows;
+mod gate;
+mod hash;
+mod icmp;
+mod inbound;
+pub mod keyed;
+mod merge;
+mod outbound;
+mod replay;
+mod stats;
+mod tables;
+mod time;
+pub mod wire;
+
+pub use crate::core::{Core, CoreConfig, TunFeatures};
+pub use api::{
+    Command, Event, Generation, Hop, Label, LinkId, LinkKeys, Pair, PathId, PathKeys, Policy, Remote, Service, SessionId,
+};
+pub use buffers::{RxBatch, TRAIN_BYTES, TRAIN_SEGMENTS, TX_ROOM, Train, TunBatch, TunWrite, TxBatch};
+pub use replay::{ReplayWindow, WINDOW};
+pub use stats::{DropReason, Ledger, LinkStats, ServiceStats, SessionStats, Stats, Traffic};
+pub use time::{Duration, Instant};
