@@ -136,7 +136,14 @@ export interface SessionPolicy {
 export type DataPlaneEvent =
   /** A handshake datagram (types 1 to 3) that passed the gates: exact length, mac1, cookie when loaded, rate. */
   | { readonly type: 'handshake'; readonly socket: number; readonly from: SocketAddress; readonly bytes: Uint8Array }
-  | { readonly type: 'linkFrame'; readonly link: LinkId; readonly generation: Generation; readonly socket: number; readonly from: SocketAddress; readonly bytes: Uint8Array }
+  | {
+      readonly type: 'linkFrame';
+      readonly link: LinkId;
+      readonly generation: Generation;
+      readonly socket: number;
+      readonly from: SocketAddress;
+      readonly bytes: Uint8Array;
+    }
   | { readonly type: 'linkConfirmed'; readonly link: LinkId; readonly generation: Generation; readonly from: SocketAddress }
   /** A valid link frame with the highest counter yet came from another address: probe it (`linkSend` with `to`), then `linkMove`. */
   | { readonly type: 'linkRoamed'; readonly link: LinkId; readonly socket: number; readonly from: SocketAddress }
@@ -148,7 +155,13 @@ export type DataPlaneEvent =
   /** A packet with an unknown label came from a live link's address (rate-limited): tell that neighbour. */
   | { readonly type: 'labelUnknown'; readonly link: LinkId; readonly label: Label }
   /** The far end refused a flow of ours, sealed and with a reason; the local program has been told (reset or ICMP error). */
-  | { readonly type: 'flowDenied'; readonly session: SessionId; readonly protocol: Protocol; readonly port: number; readonly reason: number }
+  | {
+      readonly type: 'flowDenied';
+      readonly session: SessionId;
+      readonly protocol: Protocol;
+      readonly port: number;
+      readonly reason: number;
+    }
   /** A path's counter passed 2^60 under one key: rekey it now. */
   | { readonly type: 'rekeyNeeded'; readonly session: SessionId; readonly path: PathId }
   /** A line for the log, from the data plane itself (never a packet's content, never a key). */
@@ -208,7 +221,15 @@ export interface DataPlane {
 
   linkInstall(keys: LinkKeys): void;
   /** Seals and sends one control frame (at most 1,200 bytes) under the given or the current generation; `to` for address probes. */
-  linkSend(link: LinkId, frame: Uint8Array, options?: { readonly generation?: Generation; readonly to?: { readonly socket: number; readonly remote: SocketAddress }; readonly keepAlive?: boolean }): void;
+  linkSend(
+    link: LinkId,
+    frame: Uint8Array,
+    options?: {
+      readonly generation?: Generation;
+      readonly to?: { readonly socket: number; readonly remote: SocketAddress };
+      readonly keepAlive?: boolean;
+    },
+  ): void;
   linkMove(link: LinkId, socket: number, remote: SocketAddress): void;
   linkRetire(link: LinkId, generation: Generation): void;
   /** Forgets the link, its keys and every label over it (both directions). */

@@ -52,15 +52,19 @@ impl Aead for Portable {
     fn seal(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> [u8; TAG] {
         use chacha20poly1305::AeadInPlace;
         // Fails only beyond 256 GiB, which no datagram has; an all-zero tag would merely be refused by the far end.
-        key.encrypt_in_place_detached(&nonce(counter).into(), aad, data).map_or([0; TAG], Into::into)
+        key.encrypt_in_place_detached(&nonce(counter).into(), aad, data)
+            .map_or([0; TAG], Into::into)
     }
 
     fn open(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> bool {
         use chacha20poly1305::AeadInPlace;
-        let Some(end) = data.len().checked_sub(TAG) else { return false };
+        let Some(end) = data.len().checked_sub(TAG) else {
+            return false;
+        };
         let (data, tag) = data.split_at_mut(end);
         let tag: &[u8] = tag;
-        key.decrypt_in_place_detached(&nonce(counter).into(), aad, data, tag.into()).is_ok()
+        key.decrypt_in_place_detached(&nonce(counter).into(), aad, data, tag.into())
+            .is_ok()
     }
 }
 
@@ -74,13 +78,17 @@ impl Aead for Ring {
     type Key = Option<ring::aead::LessSafeKey>;
 
     fn key(bytes: &[u8; 32]) -> Self::Key {
-        ring::aead::UnboundKey::new(&ring::aead::CHACHA20_POLY1305, bytes).ok().map(ring::aead::LessSafeKey::new)
+        ring::aead::UnboundKey::new(&ring::aead::CHACHA20_POLY1305, bytes)
+            .ok()
+            .map(ring::aead::LessSafeKey::new)
     }
 
     fn seal(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> [u8; TAG] {
         use ring::aead::{Aad, Nonce};
         let nonce = Nonce::assume_unique_for_key(nonce(counter));
-        let sealed = key.as_ref().and_then(|key| key.seal_in_place_separate_tag(nonce, Aad::from(aad), data).ok());
+        let sealed = key
+            .as_ref()
+            .and_then(|key| key.seal_in_place_separate_tag(nonce, Aad::from(aad), data).ok());
         let mut out = [0; TAG];
         match sealed {
             Some(tag) => out.copy_from_slice(tag.as_ref()),
@@ -92,7 +100,8 @@ impl Aead for Ring {
     fn open(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> bool {
         use ring::aead::{Aad, Nonce};
         let nonce = Nonce::assume_unique_for_key(nonce(counter));
-        key.as_ref().is_some_and(|key| key.open_in_place(nonce, Aad::from(aad), data).is_ok())
+        key.as_ref()
+            .is_some_and(|key| key.open_in_place(nonce, Aad::from(aad), data).is_ok())
     }
 }
 

@@ -124,48 +124,144 @@ pub struct Policy {
 #[derive(Clone)]
 #[allow(missing_docs)]
 pub enum Command {
-    SendHandshake { remote: Remote, bytes: Vec<u8> },
+    SendHandshake {
+        remote: Remote,
+        bytes: Vec<u8>,
+    },
     LinkInstall(LinkKeys),
-    LinkSend { link: LinkId, generation: Option<Generation>, to: Option<Remote>, keep_alive: bool, frame: Vec<u8> },
-    LinkMove { link: LinkId, remote: Remote },
-    LinkRetire { link: LinkId, generation: Generation },
-    LinkRemove { link: LinkId },
-    LabelForward { ingress: Hop, egress: Hop },
-    LabelRemove { label: Label },
-    SessionOpen { session: SessionId, pair: Pair },
-    SessionAliasRemove { session: SessionId, pair: Pair },
-    SessionPolicy { session: SessionId, policy: Policy },
+    LinkSend {
+        link: LinkId,
+        generation: Option<Generation>,
+        to: Option<Remote>,
+        keep_alive: bool,
+        frame: Vec<u8>,
+    },
+    LinkMove {
+        link: LinkId,
+        remote: Remote,
+    },
+    LinkRetire {
+        link: LinkId,
+        generation: Generation,
+    },
+    LinkRemove {
+        link: LinkId,
+    },
+    LabelForward {
+        ingress: Hop,
+        egress: Hop,
+    },
+    LabelRemove {
+        label: Label,
+    },
+    SessionOpen {
+        session: SessionId,
+        pair: Pair,
+    },
+    SessionAliasRemove {
+        session: SessionId,
+        pair: Pair,
+    },
+    SessionPolicy {
+        session: SessionId,
+        policy: Policy,
+    },
     PathInstall(PathKeys),
-    PathRekey { path: PathId, slot: u8, send_key: [u8; 32], receive_key: [u8; 32], confirmed: bool },
-    PathRetire { path: PathId, slot: u8 },
-    PathRemove { path: PathId },
-    SessionSend { session: SessionId, path: Option<PathId>, bytes: Vec<u8> },
-    SessionRemove { session: SessionId },
+    PathRekey {
+        path: PathId,
+        slot: u8,
+        send_key: [u8; 32],
+        receive_key: [u8; 32],
+        confirmed: bool,
+    },
+    PathRetire {
+        path: PathId,
+        slot: u8,
+    },
+    PathRemove {
+        path: PathId,
+    },
+    SessionSend {
+        session: SessionId,
+        path: Option<PathId>,
+        bytes: Vec<u8>,
+    },
+    SessionRemove {
+        session: SessionId,
+    },
 }
 
 /// What the packets caused: see `DataPlaneEvent` in ts/dataplane/data-plane.ts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Event {
-    Handshake { from: Remote, bytes: Vec<u8> },
-    LinkFrame { link: LinkId, generation: Generation, from: Remote, bytes: Vec<u8> },
-    LinkConfirmed { link: LinkId, generation: Generation, from: Remote },
-    LinkRoamed { link: LinkId, from: Remote },
-    PathConfirmed { session: SessionId, path: PathId },
-    PathKeyConfirmed { session: SessionId, path: PathId, slot: u8 },
-    SessionControl { session: SessionId, path: PathId, bytes: Vec<u8> },
-    SessionNeeded { own: IpAddr, peer: IpAddr },
-    LabelUnknown { link: LinkId, label: Label },
-    FlowDenied { session: SessionId, protocol: u8, port: u16, reason: u16 },
-    RekeyNeeded { session: SessionId, path: PathId },
+    Handshake {
+        from: Remote,
+        bytes: Vec<u8>,
+    },
+    LinkFrame {
+        link: LinkId,
+        generation: Generation,
+        from: Remote,
+        bytes: Vec<u8>,
+    },
+    LinkConfirmed {
+        link: LinkId,
+        generation: Generation,
+        from: Remote,
+    },
+    LinkRoamed {
+        link: LinkId,
+        from: Remote,
+    },
+    PathConfirmed {
+        session: SessionId,
+        path: PathId,
+    },
+    PathKeyConfirmed {
+        session: SessionId,
+        path: PathId,
+        slot: u8,
+    },
+    SessionControl {
+        session: SessionId,
+        path: PathId,
+        bytes: Vec<u8>,
+    },
+    SessionNeeded {
+        own: IpAddr,
+        peer: IpAddr,
+    },
+    LabelUnknown {
+        link: LinkId,
+        label: Label,
+    },
+    FlowDenied {
+        session: SessionId,
+        protocol: u8,
+        port: u16,
+        reason: u16,
+    },
+    RekeyNeeded {
+        session: SessionId,
+        path: PathId,
+    },
 }
 
 /// Direction in which packets flow that *we* receive over a link of which we are the initiator or not.
 pub(crate) fn incoming(initiator: bool) -> Direction {
-    if initiator { Direction::FromResponder } else { Direction::FromInitiator }
+    if initiator {
+        Direction::FromResponder
+    } else {
+        Direction::FromInitiator
+    }
 }
 
 /// Direction of packets that we send over it.
 pub(crate) fn outgoing(initiator: bool) -> Direction {
-    if initiator { Direction::FromInitiator } else { Direction::FromResponder }
+    if initiator {
+        Direction::FromInitiator
+    } else {
+        Direction::FromResponder
+    }
 }

@@ -27,16 +27,29 @@ pub struct Parts {
 
 impl Parts {
     pub fn new(state: KeyedState) -> Self {
-        Self { making: KeyedMap::with_hasher(state), bytes: 0 }
+        Self {
+            making: KeyedMap::with_hasher(state),
+            bytes: 0,
+        }
     }
 
     /// Takes one part; the whole inner packet once all are there. `Err` when there's no room or the parts contradict each other.
-    pub fn take(&mut self, now: Instant, session: SessionId, part: PartHeader, slice: &[u8]) -> Result<Option<Vec<u8>>, ()> {
+    pub fn take(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        part: PartHeader,
+        slice: &[u8],
+    ) -> Result<Option<Vec<u8>>, ()> {
         let key = (session, part.id);
         if !self.making.contains_key(&key) && (self.making.len() >= MOST || self.bytes + slice.len() > BYTES) {
             return Err(());
         }
-        let entry = self.making.entry(key).or_insert(Slices { at: now, slices: [const { None }; 4], count: part.count });
+        let entry = self.making.entry(key).or_insert(Slices {
+            at: now,
+            slices: [const { None }; 4],
+            count: part.count,
+        });
         let place = entry.slices.get_mut(usize::from(part.index)).ok_or(())?;
         if entry.count != part.count || place.is_some() {
             return Err(());
@@ -46,7 +59,10 @@ impl Parts {
         if entry.slices.iter().flatten().count() < usize::from(entry.count) {
             return Ok(None);
         }
-        let whole = self.making.remove(&key).map(|e| e.slices.into_iter().flatten().flatten().collect::<Vec<u8>>());
+        let whole = self
+            .making
+            .remove(&key)
+            .map(|e| e.slices.into_iter().flatten().flatten().collect::<Vec<u8>>());
         self.bytes = self.bytes.saturating_sub(whole.as_ref().map_or(0, Vec::len));
         Ok(whole)
     }
@@ -85,12 +101,23 @@ pub struct Fragments {
 
 impl Fragments {
     pub fn new(state: KeyedState) -> Self {
-        Self { making: KeyedMap::with_hasher(state), bytes: 0 }
+        Self {
+            making: KeyedMap::with_hasher(state),
+            bytes: 0,
+        }
     }
 
     /// Takes one fragment; the whole IP packet once all bytes are there. Overlapping fragments spoil their packet (RFC 5722).
     pub fn take(&mut self, now: Instant, ip: &IpPacket, bytes: &[u8]) -> Result<Option<Vec<u8>>, ()> {
-        let Transport::Fragment { id, offset, more, protocol } = ip.transport else { return Err(()) };
+        let Transport::Fragment {
+            id,
+            offset,
+            more,
+            protocol,
+        } = ip.transport
+        else {
+            return Err(());
+        };
         let body = bytes.get(ip.transport_at..ip.end).ok_or(())?;
         let key = (ip.source, ip.destination, protocol, id);
         if !self.making.contains_key(&key) && (self.making.len() >= MOST || self.bytes + body.len() > BYTES) {
@@ -108,7 +135,10 @@ impl Fragments {
         if entry.have.len() < last {
             entry.have.resize(last, false);
         }
-        let overlaps = entry.have.get(first..last).is_none_or(|units| units.iter().any(|&unit| unit));
+        let overlaps = entry
+            .have
+            .get(first..last)
+            .is_none_or(|units| units.iter().any(|&unit| unit));
         let beyond = entry.total.is_some_and(|total| end > total || (!more && end != total));
         if overlaps || beyond {
             self.forget(&key);

@@ -32,7 +32,11 @@ pub struct TxBatch {
 
 impl Default for TxBatch {
     fn default() -> Self {
-        Self { buffer: vec![0; 4 * TX_ROOM], used: 0, trains: Vec::with_capacity(256) }
+        Self {
+            buffer: vec![0; 4 * TX_ROOM],
+            used: 0,
+            trains: Vec::with_capacity(256),
+        }
     }
 }
 
@@ -107,7 +111,10 @@ impl TunBatch {
         let start = self.heads.len();
         self.heads.extend_from_slice(vnet);
         self.heads.extend_from_slice(packet);
-        self.writes.push(TunWrite { head: start..self.heads.len(), pieces: self.pieces.len()..self.pieces.len() });
+        self.writes.push(TunWrite {
+            head: start..self.heads.len(),
+            pieces: self.pieces.len()..self.pieces.len(),
+        });
     }
 }
 

@@ -167,9 +167,13 @@ impl<A: Aead> Core<A> {
                 self.link_install(now, keys);
                 Some(())
             }
-            Command::LinkSend { link, generation, to, keep_alive, frame } => {
-                self.link_send(link, generation, to, keep_alive, &frame, tx)
-            }
+            Command::LinkSend {
+                link,
+                generation,
+                to,
+                keep_alive,
+                frame,
+            } => self.link_send(link, generation, to, keep_alive, &frame, tx),
             Command::LinkMove { link, remote } => self.links.get_mut(&link.0).map(|link| {
                 self.addresses.remove(&link.remote.address);
                 self.addresses.insert(remote.address, link.id);
@@ -186,9 +190,13 @@ impl<A: Aead> Core<A> {
             Command::SessionAliasRemove { session, pair } => self.alias_remove(session, pair),
             Command::SessionPolicy { session, policy } => self.session_policy(session, policy),
             Command::PathInstall(keys) => self.path_install(now, keys),
-            Command::PathRekey { path, slot, send_key, receive_key, confirmed } => {
-                self.path_rekey(now, path, slot, &send_key, &receive_key, confirmed)
-            }
+            Command::PathRekey {
+                path,
+                slot,
+                send_key,
+                receive_key,
+                confirmed,
+            } => self.path_rekey(now, path, slot, &send_key, &receive_key, confirmed),
             Command::PathRetire { path, slot } => self.paths.get_mut(&path.0).map(|path| {
                 let slot = usize::from(slot & 3);
                 if path.send_slot != slot {
@@ -242,7 +250,12 @@ impl<A: Aead> Core<A> {
     fn link_retire(&mut self, id: LinkId, generation: Generation) -> Option<()> {
         let link = self.links.get_mut(&id.0)?;
         let at = link.generations.iter().position(|g| g.generation == generation)?;
-        if generation == link.current && link.generations.iter().any(|g| g.generation == generation && g.confirmed) {
+        if generation == link.current
+            && link
+                .generations
+                .iter()
+                .any(|g| g.generation == generation && g.confirmed)
+        {
             return Some(());
         }
         let gone = link.generations.remove(at);
@@ -304,7 +317,11 @@ impl<A: Aead> Core<A> {
         tx.commit(remote, len, len);
         link.traffic.tx_bytes += len as u64;
         link.traffic.tx_packets += 1;
-        *(if keep_alive { &mut self.ledger.keep_alive } else { &mut self.ledger.control }) += len as u64;
+        *(if keep_alive {
+            &mut self.ledger.keep_alive
+        } else {
+            &mut self.ledger.control
+        }) += len as u64;
         Some(())
     }
 
@@ -318,7 +335,11 @@ impl<A: Aead> Core<A> {
     fn label_forward(&mut self, now: Instant, ingress: Hop, egress: Hop) -> Option<()> {
         let hop = self.hop_key(ingress, incoming)?;
         let onward = self.hop_key(egress, outgoing)?;
-        let action = Action::Forward { link: egress.link, label: egress.label, hop: onward };
+        let action = Action::Forward {
+            link: egress.link,
+            label: egress.label,
+            hop: onward,
+        };
         self.add_label(now, ingress, hop, action)
     }
 
@@ -326,8 +347,14 @@ impl<A: Aead> Core<A> {
         if ingress.label.0 < 256 || self.labels.contains_key(&ingress.label.0) {
             return None;
         }
-        let entry =
-            LabelEntry { link: ingress.link, hop, window: ReplayWindow::default(), action, valid: now, carried: false };
+        let entry = LabelEntry {
+            link: ingress.link,
+            hop,
+            window: ReplayWindow::default(),
+            action,
+            valid: now,
+            carried: false,
+        };
         self.labels.insert(ingress.label.0, entry);
         Some(())
     }
@@ -349,7 +376,8 @@ impl<A: Aead> Core<A> {
             if self.pairs.get(&addresses) == Some(&id) {
                 self.pairs.remove(&addresses);
             }
-            self.flows.remove_if(|flow| (flow.local.own, flow.local.peer) == addresses);
+            self.flows
+                .remove_if(|flow| (flow.local.own, flow.local.peer) == addresses);
         }
         Some(())
     }
@@ -362,7 +390,10 @@ impl<A: Aead> Core<A> {
             let allowed = match (flow.inbound, flow.local.protocol) {
                 (true, protocol::TCP | protocol::UDP) => {
                     let port = flow.local.local_port;
-                    policy.inbound.iter().any(|s| s.protocol == flow.local.protocol && s.port == port)
+                    policy
+                        .inbound
+                        .iter()
+                        .any(|s| s.protocol == flow.local.protocol && s.port == port)
                 }
                 (true, _) => policy.echo,
                 (false, _) => policy.outbound,
@@ -386,7 +417,6 @@ impl<A: Aead> Core<A> {
             confirmed: keys.confirmed,
         };
         let path = Path {
-            id: keys.path,
             session: keys.session,
             ingress: keys.ingress.label,
             egress: keys.egress,
@@ -419,8 +449,12 @@ impl<A: Aead> Core<A> {
     ) -> Option<()> {
         let path = self.paths.get_mut(&id.0)?;
         let slot = usize::from(slot & 3);
-        path.slots[slot] =
-            Some(Slot { send: A::key(send_key), receive: A::key(receive_key), since: now, confirmed });
+        path.slots[slot] = Some(Slot {
+            send: A::key(send_key),
+            receive: A::key(receive_key),
+            since: now,
+            confirmed,
+        });
         if confirmed {
             path.switch_to(slot);
         }
@@ -434,8 +468,12 @@ impl<A: Aead> Core<A> {
             session.paths.retain(|p| *p != id);
             if session.path == Some(id) {
                 // The newest confirmed one that is left.
-                session.path =
-                    session.paths.iter().rev().find(|p| self.paths.get(&p.0).is_some_and(|p| p.confirmed)).copied();
+                session.path = session
+                    .paths
+                    .iter()
+                    .rev()
+                    .find(|p| self.paths.get(&p.0).is_some_and(|p| p.confirmed))
+                    .copied();
             }
         }
         Some(())
@@ -470,7 +508,12 @@ impl<A: Aead> Core<A> {
             self.drops.count(DropReason::TooLong);
             return Some(());
         }
-        let header = InnerHeader { kind: Kind::Control, traffic_class: 0, hop_limit: 64 }.bytes();
+        let header = InnerHeader {
+            kind: Kind::Control,
+            traffic_class: 0,
+            hop_limit: 64,
+        }
+        .bytes();
         self.seal_one(now, path, &[&header, bytes], tx);
         Some(())
     }
@@ -488,7 +531,11 @@ impl<A: Aead> Core<A> {
 
     /// A program wants to reach a pool address whose session isn't there; asked for at most every so often.
     pub(crate) fn need(&mut self, now: Instant, own: IpAddr, peer: IpAddr) {
-        while self.needed.front().is_some_and(|(at, ..)| now.since(*at) >= NEEDED_EVERY) {
+        while self
+            .needed
+            .front()
+            .is_some_and(|(at, ..)| now.since(*at) >= NEEDED_EVERY)
+        {
             self.needed.pop_front();
         }
         if self.needed.len() < 256 && !self.needed.iter().any(|(_, o, p)| (*o, *p) == (own, peer)) {
@@ -502,7 +549,11 @@ impl<A: Aead> Core<A> {
         let mut links: Vec<_> = self
             .links
             .values()
-            .map(|l| LinkStats { link: l.id, traffic: l.traffic, idle_ms: now.since(l.heard).as_millis() })
+            .map(|l| LinkStats {
+                link: l.id,
+                traffic: l.traffic,
+                idle_ms: now.since(l.heard).as_millis(),
+            })
             .collect();
         links.sort_by_key(|l| l.link);
         let mut sessions: Vec<_> = self
@@ -525,9 +576,16 @@ impl<A: Aead> Core<A> {
             services,
             relay_packets: self.relayed.0,
             relay_bytes: self.relayed.1,
-            relay_labels: self.labels.values().filter(|l| matches!(l.action, Action::Forward { .. })).count() as u64,
+            relay_labels: self
+                .labels
+                .values()
+                .filter(|l| matches!(l.action, Action::Forward { .. }))
+                .count() as u64,
             ledger: self.ledger,
-            drops: DropReason::ALL.iter().map(|&reason| (reason.name(), self.drops.get(reason))).collect(),
+            drops: DropReason::ALL
+                .iter()
+                .map(|&reason| (reason.name(), self.drops.get(reason)))
+                .collect(),
         }
     }
 }

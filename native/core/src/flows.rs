@@ -97,11 +97,23 @@ impl Flows {
     }
 
     /// Adds a flow; `None` when the table, or the session's share, is full or no wire port is free.
-    pub fn add(&mut self, now: Instant, local: LocalKey, session: SessionId, inbound: bool, account: Option<u32>) -> Option<FlowIndex> {
+    pub fn add(
+        &mut self,
+        now: Instant,
+        local: LocalKey,
+        session: SessionId,
+        inbound: bool,
+        account: Option<u32>,
+    ) -> Option<FlowIndex> {
         if self.local.len() >= MOST || self.count_of(session) >= MOST_OF_SESSION {
             return None;
         }
-        let mut wire = WireKey { session, protocol: local.protocol, wire_port: local.local_port, remote_port: local.remote_port };
+        let mut wire = WireKey {
+            session,
+            protocol: local.protocol,
+            wire_port: local.local_port,
+            remote_port: local.remote_port,
+        };
         if self.wire.contains_key(&wire) {
             if inbound {
                 return None;
@@ -110,9 +122,23 @@ impl Flows {
             let start = local.local_port ^ 0x5a5a;
             wire.wire_port = (0..16_384u16)
                 .map(|step| 49_152 + (start.wrapping_add(step) & 0x3fff))
-                .find(|&port| !self.wire.contains_key(&WireKey { wire_port: port, ..wire }))?;
+                .find(|&port| {
+                    !self.wire.contains_key(&WireKey {
+                        wire_port: port,
+                        ..wire
+                    })
+                })?;
         }
-        let flow = Flow { local, wire, inbound, account, last: now, closing: 0, next_seq: 0, acked: 0 };
+        let flow = Flow {
+            local,
+            wire,
+            inbound,
+            account,
+            last: now,
+            closing: 0,
+            next_seq: 0,
+            acked: 0,
+        };
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -200,7 +226,11 @@ mod tests {
             local_port: 5000,
             remote_port: 554,
         };
-        let v6 = LocalKey { own: "fd00::1".parse().unwrap(), peer: "fd00::9".parse().unwrap(), ..v4 };
+        let v6 = LocalKey {
+            own: "fd00::1".parse().unwrap(),
+            peer: "fd00::9".parse().unwrap(),
+            ..v4
+        };
         let a = flows.add(now, v4, SessionId(1), false, None).unwrap();
         let b = flows.add(now, v6, SessionId(1), false, None).unwrap();
         assert_eq!(flows.get(a).unwrap().wire.wire_port, 5000);

@@ -63,7 +63,9 @@ impl Gate {
             window_at: Instant::default(),
             in_window: 0,
             loaded_until: Instant::default(),
-            sources: KeyedMap::with_hasher(KeyedState::new(*blake2b_256(&[&seed, b"sources"]).first_chunk().unwrap_or(&[0; 16]))),
+            sources: KeyedMap::with_hasher(KeyedState::new(
+                *blake2b_256(&[&seed, b"sources"]).first_chunk().unwrap_or(&[0; 16]),
+            )),
         };
         gate.secrets = [gate.draw(), gate.draw()];
         gate
@@ -103,7 +105,11 @@ impl Gate {
 
     /// Judges message 2: mac1 under our own key; what it answers is the control logic's to know.
     pub fn response(&self, message: &[u8]) -> Verdict {
-        if self.mac1_holds(message) { Verdict::Pass } else { Verdict::Drop(DropReason::BadMac1) }
+        if self.mac1_holds(message) {
+            Verdict::Pass
+        } else {
+            Verdict::Drop(DropReason::BadMac1)
+        }
     }
 
     fn mac1_holds(&self, message: &[u8]) -> bool {
@@ -114,7 +120,9 @@ impl Gate {
     }
 
     fn mac2_holds(&self, from: Remote, message: &[u8]) -> bool {
-        let (Some(covered), Some(mac2)) = (message.get(..MAC2_AT), message.get(MAC2_AT..)) else { return false };
+        let (Some(covered), Some(mac2)) = (message.get(..MAC2_AT), message.get(MAC2_AT..)) else {
+            return false;
+        };
         self.secrets.iter().any(|secret| {
             let cookie = cookie_for(secret, from);
             same(&blake2b_128_keyed(&cookie, &[covered]), mac2)
@@ -145,12 +153,16 @@ impl Gate {
         let full = BURST * 1_000_000;
         if self.sources.len() >= SOURCES && !self.sources.contains_key(&source) {
             // Sources that have rested long enough for a full bucket lose nothing by being forgotten.
-            self.sources.retain(|_, b| b.tokens_micros + now.since(b.at).as_micros() * RATE < full);
+            self.sources
+                .retain(|_, b| b.tokens_micros + now.since(b.at).as_micros() * RATE < full);
             if self.sources.len() >= SOURCES {
                 return false;
             }
         }
-        let bucket = self.sources.entry(source).or_insert(Bucket { tokens_micros: full, at: now });
+        let bucket = self.sources.entry(source).or_insert(Bucket {
+            tokens_micros: full,
+            at: now,
+        });
         bucket.tokens_micros = full.min(bucket.tokens_micros + now.since(bucket.at).as_micros() * RATE);
         bucket.at = now;
         let allowed = bucket.tokens_micros >= 1_000_000;
@@ -197,7 +209,10 @@ mod tests {
     }
 
     fn remote(port: u16) -> Remote {
-        Remote { socket: 0, address: ([192, 0, 2, 1], port).into() }
+        Remote {
+            socket: 0,
+            address: ([192, 0, 2, 1], port).into(),
+        }
     }
 
     #[test]
@@ -206,20 +221,36 @@ mod tests {
         let mut gate = Gate::new(&node, [1; 32]);
         let now = Instant::from_micros(1);
         for _ in 0..UNLOADED {
-            assert!(matches!(gate.initiation(now, remote(1), &message(&node, None)), Verdict::Pass));
+            assert!(matches!(
+                gate.initiation(now, remote(1), &message(&node, None)),
+                Verdict::Pass
+            ));
         }
-        let Verdict::Cookie(reply) = gate.initiation(now, remote(1), &message(&node, None)) else { panic!("no cookie") };
+        let Verdict::Cookie(reply) = gate.initiation(now, remote(1), &message(&node, None)) else {
+            panic!("no cookie")
+        };
         let asked = message(&node, None);
         let mut cookie: [u8; 16] = reply[32..48].try_into().unwrap();
         XChaCha20Poly1305::new(&cookie_key(&node).into())
-            .decrypt_in_place_detached(reply[8..32].into(), &asked[MAC1_AT..MAC2_AT], &mut cookie, reply[48..].into())
+            .decrypt_in_place_detached(
+                reply[8..32].into(),
+                &asked[MAC1_AT..MAC2_AT],
+                &mut cookie,
+                reply[48..].into(),
+            )
             .unwrap();
         let with = message(&node, Some(cookie));
-        assert!(matches!(gate.initiation(now, remote(2), &with), Verdict::Cookie(_)), "another port has another cookie");
+        assert!(
+            matches!(gate.initiation(now, remote(2), &with), Verdict::Cookie(_)),
+            "another port has another cookie"
+        );
         for _ in 0..BURST {
             assert!(matches!(gate.initiation(now, remote(1), &with), Verdict::Pass));
         }
-        assert!(matches!(gate.initiation(now, remote(1), &with), Verdict::Drop(DropReason::RateLimited)));
+        assert!(matches!(
+            gate.initiation(now, remote(1), &with),
+            Verdict::Drop(DropReason::RateLimited)
+        ));
     }
 
     #[test]

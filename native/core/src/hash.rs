@@ -51,7 +51,9 @@ impl KeyedState {
     /// With 16 secret random bytes.
     pub fn new(secret: [u8; 16]) -> Self {
         let value = u128::from_le_bytes(secret);
-        Self { keys: (value as u64, (value >> 64) as u64) }
+        Self {
+            keys: (value as u64, (value >> 64) as u64),
+        }
     }
 }
 

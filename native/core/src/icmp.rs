@@ -40,8 +40,21 @@ pub struct Embedded {
 pub fn parse(v4: bool, bytes: &[u8]) -> Option<Message<'_>> {
     let (&[kind, code, _, _, r0, r1, r2, r3], data) = bytes.split_first_chunk::<8>()?;
     let (id, sequence) = (u16::from_be_bytes([r0, r1]), u16::from_be_bytes([r2, r3]));
-    let echo = |reply| Some(Message::Echo { reply, id, sequence, data });
-    let error = |class, mtu| Some(Message::Error { class, mtu, embedded: embedded(data)? });
+    let echo = |reply| {
+        Some(Message::Echo {
+            reply,
+            id,
+            sequence,
+            data,
+        })
+    };
+    let error = |class, mtu| {
+        Some(Message::Error {
+            class,
+            mtu,
+            embedded: embedded(data)?,
+        })
+    };
     match (v4, kind, code) {
         (true, 8, 0) | (false, 128, 0) => echo(false),
         (true, 0, 0) | (false, 129, 0) => echo(true),
@@ -77,7 +90,13 @@ fn embedded(quote: &[u8]) -> Option<Embedded> {
         protocol::ICMP | protocol::ICMP6 => (protocol::ICMP, 0, half(4)),
         _ => return None,
     };
-    Some(Embedded { source, destination, protocol, source_port, destination_port })
+    Some(Embedded {
+        source,
+        destination,
+        protocol,
+        source_port,
+        destination_port,
+    })
 }
 
 /// Checksums and lengths of a packet that the core makes itself are always complete.
@@ -90,7 +109,11 @@ fn whole(tun: &mut TunBatch, source: IpAddr, destination: IpAddr, number: u8, tr
     if let Some(field) = transport.get_mut(at..at + 2) {
         field.fill(0);
     }
-    let pseudo = if number == protocol::ICMP { 0 } else { pseudo_header_sum(source, destination, number, transport.len()) };
+    let pseudo = if number == protocol::ICMP {
+        0
+    } else {
+        pseudo_header_sum(source, destination, number, transport.len())
+    };
     let sum = checksum(sum_bytes(pseudo, transport));
     if let Some(field) = transport.get_mut(at..at + 2) {
         field.copy_from_slice(&sum.to_be_bytes());
@@ -129,7 +152,11 @@ fn error_message(v4: bool, class: ErrorClass, mtu: u16, quote: &[u8], out: &mut 
 pub fn too_big(tun: &mut TunBatch, _: TunFeatures, ip: &IpPacket, packet: &[u8], mtu: u16) {
     let mut out = [0; 8 + 40 + QUOTE];
     let len = error_message(ip.source.is_ipv4(), ErrorClass::TooBig, mtu, packet, &mut out);
-    let number = if ip.source.is_ipv4() { protocol::ICMP } else { protocol::ICMP6 };
+    let number = if ip.source.is_ipv4() {
+        protocol::ICMP
+    } else {
+        protocol::ICMP6
+    };
     whole(tun, ip.destination, ip.source, number, &mut out[..len]);
 }
 
@@ -157,7 +184,13 @@ pub fn tell(tun: &mut TunBatch, flow: &Flow, class: ErrorClass, value: u16) {
     }
     let mut out = [0; 8 + 40 + QUOTE];
     let len = error_message(v4, class, value, &quoted[..at + 8], &mut out);
-    whole(tun, peer, own, if v4 { protocol::ICMP } else { protocol::ICMP6 }, &mut out[..len]);
+    whole(
+        tun,
+        peer,
+        own,
+        if v4 { protocol::ICMP } else { protocol::ICMP6 },
+        &mut out[..len],
+    );
 }
 
 /// A reset from the peer, acceptable in SYN-SENT (it acknowledges the SYN) and later (it is the next expected byte).

@@ -26,7 +26,14 @@ const ROAM_EVERY: Duration = Duration::from_millis(500);
 impl<A: Aead> Core<A> {
     /// Takes one receive buffer: datagrams of `segment` bytes (the last may be shorter) from one source. Relayed ones are rewritten in place;
     /// opened ones are opened in place. Send and write what `rx` holds before the buffer is used again.
-    pub fn handle_datagrams(&mut self, now: Instant, from: Remote, buffer: &mut [u8], segment: usize, rx: &mut RxBatch) {
+    pub fn handle_datagrams(
+        &mut self,
+        now: Instant,
+        from: Remote,
+        buffer: &mut [u8],
+        segment: usize,
+        rx: &mut RxBatch,
+    ) {
         let segment = segment.max(1);
         let mut at = 0;
         while at < buffer.len() {
@@ -36,7 +43,9 @@ impl<A: Aead> Core<A> {
                 Some(Outer::Data(header)) => {
                     // Consecutive packets with one label are one run: its entry, keys and flow are looked up once.
                     let mut run_end = end;
-                    while buffer.get(run_end..run_end + 4).is_some_and(|word| word == header.label.to_be_bytes())
+                    while buffer
+                        .get(run_end..run_end + 4)
+                        .is_some_and(|word| word == header.label.to_be_bytes())
                         && buffer.len() - run_end > DATA_OVERHEAD
                     {
                         run_end = buffer.len().min(run_end + segment);
@@ -54,10 +63,16 @@ impl<A: Aead> Core<A> {
                     self.note(result);
                 }
                 Some(Outer::Response) => match self.gate.response(datagram) {
-                    Verdict::Pass => self.emit(Event::Handshake { from, bytes: datagram.to_vec() }),
+                    Verdict::Pass => self.emit(Event::Handshake {
+                        from,
+                        bytes: datagram.to_vec(),
+                    }),
                     _ => self.drops.count(DropReason::BadMac1),
                 },
-                Some(Outer::Cookie) => self.emit(Event::Handshake { from, bytes: datagram.to_vec() }),
+                Some(Outer::Cookie) => self.emit(Event::Handshake {
+                    from,
+                    bytes: datagram.to_vec(),
+                }),
                 None => self.drops.count(DropReason::Malformed),
             }
             at = end;
@@ -76,7 +91,10 @@ impl<A: Aead> Core<A> {
         }
         match self.gate.initiation(now, from, datagram) {
             Verdict::Pass => {
-                self.emit(Event::Handshake { from, bytes: datagram.to_vec() });
+                self.emit(Event::Handshake {
+                    from,
+                    bytes: datagram.to_vec(),
+                });
                 Ok(())
             }
             Verdict::Drop(reason) => Err(reason),
@@ -125,17 +143,29 @@ impl<A: Aead> Core<A> {
                 self.addresses.remove(&old.address);
             }
             self.addresses.insert(from.address, id);
-            self.emit(Event::LinkConfirmed { link: id, generation, from });
-        } else if link.remote != from && newest && generation == current && link.roamed.is_none_or(|at| now.since(at) >= ROAM_EVERY) {
+            self.emit(Event::LinkConfirmed {
+                link: id,
+                generation,
+                from,
+            });
+        } else if link.remote != from
+            && newest
+            && generation == current
+            && link.roamed.is_none_or(|at| now.since(at) >= ROAM_EVERY)
+        {
             link.roamed = Some(now);
             self.emit(Event::LinkRoamed { link: id, from });
         }
         let plain = body.get(..body.len() - TAG).unwrap_or(&[]).to_vec();
-        self.emit(Event::LinkFrame { link: id, generation, from, bytes: plain });
+        self.emit(Event::LinkFrame {
+            link: id,
+            generation,
+            from,
+            bytes: plain,
+        });
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn data(
         &mut self,
         now: Instant,
@@ -158,7 +188,11 @@ impl<A: Aead> Core<A> {
                 let path = *path;
                 self.deliver(now, path, label, buffer, run.clone(), segment, rx);
             }
-            Action::Forward { link, label: onward, hop } => {
+            Action::Forward {
+                link,
+                label: onward,
+                hop,
+            } => {
                 let Some(remote) = self.links.get(&link.0).map(|l| l.remote) else {
                     self.drops.count(DropReason::NoPath);
                     return;
@@ -222,14 +256,18 @@ impl<A: Aead> Core<A> {
     }
 
     fn report_unknown(&mut self, now: Instant, from: Remote, label: u32) {
-        let Some(&id) = self.addresses.get(&from.address) else { return };
+        let Some(&id) = self.addresses.get(&from.address) else {
+            return;
+        };
         let Some(link) = self.links.get_mut(&id.0) else { return };
         if within_rate(&mut link.reported, now, REPORTS) {
-            self.emit(Event::LabelUnknown { link: id, label: Label(label) });
+            self.emit(Event::LabelUnknown {
+                link: id,
+                label: Label(label),
+            });
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn deliver(
         &mut self,
         now: Instant,
@@ -264,7 +302,11 @@ impl<A: Aead> Core<A> {
         entry.valid = now;
         let path = self.paths.get_mut(&path_id.0).ok_or(DropReason::NoPath)?;
         let slot_index = slot_of(field);
-        let slot = path.slots.get_mut(slot_index).and_then(Option::as_mut).ok_or(DropReason::NoKey)?;
+        let slot = path
+            .slots
+            .get_mut(slot_index)
+            .and_then(Option::as_mut)
+            .ok_or(DropReason::NoKey)?;
         if now.since(slot.since) > KEY_LIFE {
             return Err(DropReason::NoKey);
         }
@@ -294,15 +336,21 @@ impl<A: Aead> Core<A> {
             path.switch_to(slot_index);
         }
         if new_path {
-            self.emit(Event::PathConfirmed { session: id, path: path_id });
+            self.emit(Event::PathConfirmed {
+                session: id,
+                path: path_id,
+            });
         } else if new_slot {
-            self.emit(Event::PathKeyConfirmed { session: id, path: path_id, slot: slot_index as u8 });
+            self.emit(Event::PathKeyConfirmed {
+                session: id,
+                path: path_id,
+                slot: slot_index as u8,
+            });
         }
         Ok(id)
     }
 
     /// Judges one opened inner packet.
-    #[allow(clippy::too_many_arguments)]
     fn inner(
         &mut self,
         now: Instant,
@@ -323,7 +371,11 @@ impl<A: Aead> Core<A> {
                 if body.len() < header_len {
                     return Err(DropReason::BadInner);
                 }
-                let hop_limit = header.hop_limit.checked_sub(1).filter(|&h| h > 0).ok_or(DropReason::HopLimit)?;
+                let hop_limit = header
+                    .hop_limit
+                    .checked_sub(1)
+                    .filter(|&h| h > 0)
+                    .ok_or(DropReason::HopLimit)?;
                 let segment = Segment {
                     kind: header.kind,
                     session,
@@ -359,23 +411,39 @@ impl<A: Aead> Core<A> {
             Kind::Part => {
                 merge.finish(buffer, self.config.tun, &mut rx.tun);
                 let (part, slice) = PartHeader::parse(body).ok_or(DropReason::BadInner)?;
-                let whole = self.parts.take(now, session, part, slice).map_err(|()| DropReason::Unassembled)?;
+                let whole = self
+                    .parts
+                    .take(now, session, part, slice)
+                    .map_err(|()| DropReason::Unassembled)?;
                 match whole {
-                    Some(whole) if whole.first() != Some(&(Kind::Part as u8)) => self.whole(now, session, path, &whole, rx),
+                    Some(whole) if whole.first() != Some(&(Kind::Part as u8)) => {
+                        self.whole(now, session, path, &whole, rx)
+                    }
                     Some(_) => Err(DropReason::BadInner),
                     None => Ok(()),
                 }
             }
             Kind::Control => {
                 self.ledger.control += overhead as u64;
-                self.emit(Event::SessionControl { session, path, bytes: body.to_vec() });
+                self.emit(Event::SessionControl {
+                    session,
+                    path,
+                    bytes: body.to_vec(),
+                });
                 Ok(())
             }
         }
     }
 
     /// An inner packet that came in parts. Its bytes aren't in the receive buffer, so the TUN packet is copied whole.
-    fn whole(&mut self, now: Instant, session: SessionId, path: PathId, inner: &[u8], rx: &mut RxBatch) -> Result<(), DropReason> {
+    fn whole(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        path: PathId,
+        inner: &[u8],
+        rx: &mut RxBatch,
+    ) -> Result<(), DropReason> {
         let mut merge = Merge::default();
         let before = rx.tun.writes.len();
         self.inner(now, session, path, inner, 0..inner.len(), &mut merge, rx)?;
@@ -402,25 +470,53 @@ impl<A: Aead> Core<A> {
         body: &[u8],
         rx: &mut RxBatch,
     ) -> Result<FlowIndex, DropReason> {
-        let protocol = if segment.kind == Kind::Tcp { protocol::TCP } else { protocol::UDP };
-        let &[s0, s1, d0, d1, ..] = body else { return Err(DropReason::BadInner) };
+        let protocol = if segment.kind == Kind::Tcp {
+            protocol::TCP
+        } else {
+            protocol::UDP
+        };
+        let &[s0, s1, d0, d1, ..] = body else {
+            return Err(DropReason::BadInner);
+        };
         let (source, destination) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
-        let key = WireKey { session: id, protocol, wire_port: destination, remote_port: source };
+        let key = WireKey {
+            session: id,
+            protocol,
+            wire_port: destination,
+            remote_port: source,
+        };
         if let Some(index) = self.flows.by_wire(&key) {
             return Ok(index);
         }
         let session = self.sessions.get(&id.0).ok_or(DropReason::NoSession)?;
-        let Some(service) = session.policy.inbound.iter().find(|s| s.protocol == protocol && s.port == destination).copied()
+        let Some(service) = session
+            .policy
+            .inbound
+            .iter()
+            .find(|s| s.protocol == protocol && s.port == destination)
+            .copied()
         else {
-            let reason = if session.policy.outbound { DropReason::NotAFlow } else { DropReason::PortNotAllowed };
+            let reason = if session.policy.outbound {
+                DropReason::NotAFlow
+            } else {
+                DropReason::PortNotAllowed
+            };
             if reason == DropReason::PortNotAllowed {
                 self.refuse(now, id, protocol, source, destination, rx);
             }
             return Err(reason);
         };
         let (own, peer) = self.first_pair(id, service.v6).ok_or(DropReason::NoSession)?;
-        let local = LocalKey { own, peer, protocol, local_port: destination, remote_port: source };
-        self.flows.add(now, local, id, true, Some(service.account)).ok_or(DropReason::TooManyFlows)
+        let local = LocalKey {
+            own,
+            peer,
+            protocol,
+            local_port: destination,
+            remote_port: source,
+        };
+        self.flows
+            .add(now, local, id, true, Some(service.account))
+            .ok_or(DropReason::TooManyFlows)
     }
 
     fn first_pair(&self, id: SessionId, v6: bool) -> Option<(IpAddr, IpAddr)> {
@@ -430,7 +526,9 @@ impl<A: Aead> Core<A> {
 
     /// A sealed "denied" for a caller that we admitted: its own node tells its program.
     fn refuse(&mut self, now: Instant, id: SessionId, protocol: u8, source: u16, destination: u16, rx: &mut RxBatch) {
-        let Some(session) = self.sessions.get_mut(&id.0) else { return };
+        let Some(session) = self.sessions.get_mut(&id.0) else {
+            return;
+        };
         if !within_rate(&mut session.refused, now, REFUSALS) {
             return;
         }
@@ -442,7 +540,12 @@ impl<A: Aead> Core<A> {
             source_port: source,
             destination_port: destination,
         };
-        let inner = InnerHeader { kind: Kind::Error, traffic_class: 0, hop_limit: 64 }.bytes();
+        let inner = InnerHeader {
+            kind: Kind::Error,
+            traffic_class: 0,
+            hop_limit: 64,
+        }
+        .bytes();
         self.seal_one(now, path, &[&inner, &report.bytes()], &mut rx.tx);
     }
 
@@ -459,8 +562,17 @@ impl<A: Aead> Core<A> {
             return Err(DropReason::BadInner);
         }
         let echo_id = u16::from_be_bytes([i0, i1]);
-        let hop_limit = header.hop_limit.checked_sub(1).filter(|&h| h > 0).ok_or(DropReason::HopLimit)?;
-        let key = WireKey { session: id, protocol: protocol::ICMP, wire_port: echo_id, remote_port: 0 };
+        let hop_limit = header
+            .hop_limit
+            .checked_sub(1)
+            .filter(|&h| h > 0)
+            .ok_or(DropReason::HopLimit)?;
+        let key = WireKey {
+            session: id,
+            protocol: protocol::ICMP,
+            wire_port: echo_id,
+            remote_port: 0,
+        };
         let index = match self.flows.by_wire(&key) {
             Some(index) => index,
             None if reply == 1 => return Err(DropReason::NotAFlow),
@@ -472,8 +584,16 @@ impl<A: Aead> Core<A> {
                 }
                 let v6 = policy.inbound.first().is_some_and(|s| s.v6);
                 let (own, peer) = self.first_pair(id, v6).ok_or(DropReason::NoSession)?;
-                let local = LocalKey { own, peer, protocol: protocol::ICMP, local_port: echo_id, remote_port: 0 };
-                self.flows.add(now, local, id, true, None).ok_or(DropReason::TooManyFlows)?
+                let local = LocalKey {
+                    own,
+                    peer,
+                    protocol: protocol::ICMP,
+                    local_port: echo_id,
+                    remote_port: 0,
+                };
+                self.flows
+                    .add(now, local, id, true, None)
+                    .ok_or(DropReason::TooManyFlows)?
             }
         };
         let flow = self.flows.get_mut(index).ok_or(DropReason::NotAFlow)?;
@@ -508,7 +628,11 @@ impl<A: Aead> Core<A> {
         message.extend_from_slice(&local.local_port.to_be_bytes());
         message.extend_from_slice(&[q0, q1]);
         message.extend_from_slice(data);
-        let pseudo = if v4 { 0 } else { pseudo_header_sum(local.peer, local.own, number, 8 + data.len()) };
+        let pseudo = if v4 {
+            0
+        } else {
+            pseudo_header_sum(local.peer, local.own, number, 8 + data.len())
+        };
         let sum = checksum(sum_bytes(pseudo, &message[at..]));
         message[at + 2..at + 4].copy_from_slice(&sum.to_be_bytes());
         rx.tun.push_whole(&VnetHeader::default().bytes(), &message);
@@ -522,11 +646,25 @@ impl<A: Aead> Core<A> {
             protocol::ICMP => (report.destination_port, 0),
             _ => (report.source_port, report.destination_port),
         };
-        let key = WireKey { session: id, protocol: report.protocol, wire_port, remote_port };
-        let flow = self.flows.by_wire(&key).and_then(|index| self.flows.get(index)).ok_or(DropReason::NotAFlow)?;
+        let key = WireKey {
+            session: id,
+            protocol: report.protocol,
+            wire_port,
+            remote_port,
+        };
+        let flow = self
+            .flows
+            .by_wire(&key)
+            .and_then(|index| self.flows.get(index))
+            .ok_or(DropReason::NotAFlow)?;
         icmp::tell(&mut rx.tun, flow, report.class, report.value);
         if report.class == ErrorClass::Denied {
-            let event = Event::FlowDenied { session: id, protocol: report.protocol, port: remote_port, reason: report.value };
+            let event = Event::FlowDenied {
+                session: id,
+                protocol: report.protocol,
+                port: remote_port,
+                reason: report.value,
+            };
             self.emit(event);
         }
         Ok(())
@@ -536,7 +674,11 @@ impl<A: Aead> Core<A> {
 /// Length of a TCP header without its checksum.
 fn tcp_header(body: &[u8]) -> Result<usize, DropReason> {
     let offset = usize::from(*body.get(12).ok_or(DropReason::BadInner)? >> 4) * 4;
-    if (20..=60).contains(&offset) { Ok(offset - 2) } else { Err(DropReason::BadInner) }
+    if (20..=60).contains(&offset) {
+        Ok(offset - 2)
+    } else {
+        Err(DropReason::BadInner)
+    }
 }
 
 /// Verifies hop tag and replay window of one data packet; its counter field.
@@ -546,8 +688,12 @@ fn check(
     label: u32,
     packet: &[u8],
 ) -> Result<u64, DropReason> {
-    let Some(Outer::Data(header)) = Outer::parse(packet) else { return Err(DropReason::Malformed) };
-    let Some(tag) = packet.last_chunk::<TAG>() else { return Err(DropReason::Malformed) };
+    let Some(Outer::Data(header)) = Outer::parse(packet) else {
+        return Err(DropReason::Malformed);
+    };
+    let Some(tag) = packet.last_chunk::<TAG>() else {
+        return Err(DropReason::Malformed);
+    };
     if header.label != label || !hop.verify(label, header.counter, tag, &header.hop_tag) {
         return Err(DropReason::BadHopTag);
     }

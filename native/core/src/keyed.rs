@@ -28,7 +28,9 @@ pub fn blake2b_256(pieces: &[&[u8]]) -> [u8; 32] {
 /// BLAKE2b with 16 bytes of output, keyed by 1 to 64 bytes.
 pub fn blake2b_128_keyed(key: &[u8], pieces: &[&[u8]]) -> [u8; 16] {
     // A key longer than 64 bytes is refused by the type; callers have 16 or 32.
-    let Ok(mut mac) = <Blake2bMac<U16> as KeyInit>::new_from_slice(key) else { return [0; 16] };
+    let Ok(mut mac) = <Blake2bMac<U16> as KeyInit>::new_from_slice(key) else {
+        return [0; 16];
+    };
     for piece in pieces {
         Update::update(&mut mac, piece);
     }
@@ -46,7 +48,10 @@ impl HopKey {
             Direction::FromInitiator => 0,
             Direction::FromResponder => 1,
         }];
-        Self(blake2b_128_keyed(hop_secret, &[b"thicket hop", &label.to_be_bytes(), &direction]))
+        Self(blake2b_128_keyed(
+            hop_secret,
+            &[b"thicket hop", &label.to_be_bytes(), &direction],
+        ))
     }
 
     /// From its 16 bytes.

@@ -53,7 +53,8 @@ impl Merge {
     pub fn same_flow(&self, segment: &Segment, buffer: &[u8]) -> Option<FlowIndex> {
         let run = self.run.as_ref()?;
         let ports = buffer.get(segment.header.start..segment.header.start + 4)?;
-        (run.kind == segment.kind && run.session == segment.session && run.header.get(..4)? == ports).then_some(run.flow)
+        (run.kind == segment.kind && run.session == segment.session && run.header.get(..4)? == ports)
+            .then_some(run.flow)
     }
 
     /// Appends a segment to the packet under construction, or finishes that and begins another.
@@ -70,7 +71,9 @@ impl Merge {
             return;
         }
         self.finish(buffer, features, tun);
-        let Some(header) = buffer.get(segment.header.clone()) else { return };
+        let Some(header) = buffer.get(segment.header.clone()) else {
+            return;
+        };
         let start = tun.pieces.len();
         if !segment.payload.is_empty() {
             tun.pieces.push(segment.payload.clone());
@@ -90,7 +93,8 @@ impl Merge {
             traffic_class: segment.traffic_class,
             hop_limit: segment.hop_limit,
             header_len,
-            next_seq: u32::from_be_bytes([copy[4], copy[5], copy[6], copy[7]]).wrapping_add(segment.payload.len() as u32),
+            next_seq: u32::from_be_bytes([copy[4], copy[5], copy[6], copy[7]])
+                .wrapping_add(segment.payload.len() as u32),
             header: copy,
             size: segment.payload.len(),
             total: segment.payload.len(),
@@ -100,7 +104,14 @@ impl Merge {
         });
     }
 
-    fn append(&mut self, segment: &Segment, flow: FlowIndex, buffer: &[u8], features: TunFeatures, tun: &mut TunBatch) -> bool {
+    fn append(
+        &mut self,
+        segment: &Segment,
+        flow: FlowIndex,
+        buffer: &[u8],
+        features: TunFeatures,
+        tun: &mut TunBatch,
+    ) -> bool {
         let Some(run) = self.run.as_mut() else { return false };
         let len = segment.payload.len();
         let fits = !run.closed
@@ -112,12 +123,15 @@ impl Merge {
             && run.total + len + 120 <= LONGEST
             && run.pieces.len() < MOST_PIECES
             && run.pieces.end == tun.pieces.len();
-        let Some(header) = buffer.get(segment.header.clone()) else { return false };
+        let Some(header) = buffer.get(segment.header.clone()) else {
+            return false;
+        };
         let follows = match segment.kind {
             Kind::Tcp => {
                 // Same acknowledgement, window, urgent pointer and options; next in sequence; nothing but ACK, PSH, FIN.
                 let flags = header.get(13).copied().unwrap_or(0);
-                let plain = flags & !(tcp_flags::ACK | tcp_flags::PSH | tcp_flags::FIN) == 0 && flags & tcp_flags::ACK != 0;
+                let plain =
+                    flags & !(tcp_flags::ACK | tcp_flags::PSH | tcp_flags::FIN) == 0 && flags & tcp_flags::ACK != 0;
                 features.tso
                     && plain
                     && header.len() == run.header_len
@@ -211,6 +225,9 @@ impl Merge {
         head[..VNET_HEADER].copy_from_slice(&vnet.bytes());
         let start = tun.heads.len();
         tun.heads.extend_from_slice(&head[..end]);
-        tun.writes.push(TunWrite { head: start..tun.heads.len(), pieces: run.pieces });
+        tun.writes.push(TunWrite {
+            head: start..tun.heads.len(),
+            pieces: run.pieces,
+        });
     }
 }

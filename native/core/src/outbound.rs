@@ -37,7 +37,10 @@ impl<A: Aead> Core<A> {
         let ip = IpPacket::parse(packet).ok_or(DropReason::NotCarried)?;
         let bytes = packet.get(ip.transport_at..ip.end).ok_or(DropReason::NotCarried)?;
         if let Transport::Fragment { .. } = ip.transport {
-            let whole = self.fragments.take(now, &ip, packet).map_err(|()| DropReason::Unassembled)?;
+            let whole = self
+                .fragments
+                .take(now, &ip, packet)
+                .map_err(|()| DropReason::Unassembled)?;
             return match whole {
                 Some(whole) => self.outbound(now, VnetHeader::default(), &whole, tx, tun),
                 None => Ok(()),
@@ -62,7 +65,11 @@ impl<A: Aead> Core<A> {
             Transport::Icmp if ip.source.is_ipv4() => 0,
             _ => pseudo_header_sum(ip.source, ip.destination, ip.protocol(), bytes.len()),
         };
-        if checksum(sum_bytes(sum, bytes)) == 0 { Ok(()) } else { Err(DropReason::BadChecksum) }
+        if checksum(sum_bytes(sum, bytes)) == 0 {
+            Ok(())
+        } else {
+            Err(DropReason::BadChecksum)
+        }
     }
 
     /// The flow of a packet from the host, made if the session lets us; asks for the session when there is none.
@@ -76,14 +83,20 @@ impl<A: Aead> Core<A> {
         };
         let session = self.sessions.get(&id.0).ok_or(DropReason::NoSession)?;
         // A reply whose flow we forgot (a restart): the service that it comes from is still allowed, so its flow may go on.
-        let service =
-            session.policy.inbound.iter().find(|s| s.protocol == key.protocol && s.port == key.local_port).map(|s| s.account);
+        let service = session
+            .policy
+            .inbound
+            .iter()
+            .find(|s| s.protocol == key.protocol && s.port == key.local_port)
+            .map(|s| s.account);
         let (inbound, account) = match (service, session.policy.outbound) {
             (Some(account), _) => (true, Some(account)),
             (None, true) => (false, None),
             (None, false) => return Err(DropReason::OutboundNotAllowed),
         };
-        self.flows.add(now, key, id, inbound, account).ok_or(DropReason::TooManyFlows)
+        self.flows
+            .add(now, key, id, inbound, account)
+            .ok_or(DropReason::TooManyFlows)
     }
 
     fn outbound_tcp(
@@ -95,8 +108,18 @@ impl<A: Aead> Core<A> {
         header_len: usize,
         tx: &mut TxBatch,
     ) -> Result<(), DropReason> {
-        let port = |at: usize| bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u16::from_be_bytes(*b));
-        let word = |at: usize| bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_be_bytes(*b));
+        let port = |at: usize| {
+            bytes
+                .get(at..)
+                .and_then(|b| b.first_chunk())
+                .map_or(0, |b| u16::from_be_bytes(*b))
+        };
+        let word = |at: usize| {
+            bytes
+                .get(at..)
+                .and_then(|b| b.first_chunk())
+                .map_or(0, |b| u32::from_be_bytes(*b))
+        };
         let key = LocalKey {
             own: ip.source,
             peer: ip.destination,
@@ -118,7 +141,11 @@ impl<A: Aead> Core<A> {
         // Inner header, then the TCP header without its checksum.
         let mut template = [0u8; INNER_HEADER + 58];
         let template_len = INNER_HEADER + header_len - 2;
-        let inner = InnerHeader { kind: Kind::Tcp, traffic_class: ip.traffic_class, hop_limit: ip.hop_limit };
+        let inner = InnerHeader {
+            kind: Kind::Tcp,
+            traffic_class: ip.traffic_class,
+            hop_limit: ip.hop_limit,
+        };
         template[..4].copy_from_slice(&inner.bytes());
         template[4..20].copy_from_slice(&header[..16]);
         template[20..template_len].copy_from_slice(&header[18..]);
@@ -152,7 +179,6 @@ impl<A: Aead> Core<A> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn outbound_udp(
         &mut self,
         now: Instant,
@@ -176,11 +202,19 @@ impl<A: Aead> Core<A> {
         flow.last = now;
         let (wire, account) = (flow.wire, flow.account);
         let mut template = [0u8; INNER_HEADER + 4];
-        let inner = InnerHeader { kind: Kind::Udp, traffic_class: ip.traffic_class, hop_limit: ip.hop_limit };
+        let inner = InnerHeader {
+            kind: Kind::Udp,
+            traffic_class: ip.traffic_class,
+            hop_limit: ip.hop_limit,
+        };
         template[..4].copy_from_slice(&inner.bytes());
         template[4..6].copy_from_slice(&wire.wire_port.to_be_bytes());
         template[6..8].copy_from_slice(&wire.remote_port.to_be_bytes());
-        let size = if vnet.gso_type & !gso::ECN == gso::UDP_L4 { usize::from(vnet.gso_size) } else { payload.len() };
+        let size = if vnet.gso_type & !gso::ECN == gso::UDP_L4 {
+            usize::from(vnet.gso_size)
+        } else {
+            payload.len()
+        };
         if template.len() + size <= INNER_MAX {
             let cut = size.max(1);
             let (.., sent, _) = self.seal_cut(now, wire.session, &template, payload, cut, tx, |_, _, _| ())?;
@@ -202,7 +236,12 @@ impl<A: Aead> Core<A> {
         let v4 = ip.source.is_ipv4();
         let message = icmp::parse(v4, bytes).ok_or(DropReason::NotCarried)?;
         let body = match message {
-            icmp::Message::Echo { reply, id, sequence, data } => {
+            icmp::Message::Echo {
+                reply,
+                id,
+                sequence,
+                data,
+            } => {
                 let key = LocalKey {
                     own: ip.source,
                     peer: ip.destination,
@@ -217,7 +256,11 @@ impl<A: Aead> Core<A> {
                 };
                 let flow = self.flows.get_mut(index).ok_or(DropReason::NotAFlow)?;
                 flow.last = now;
-                let inner = InnerHeader { kind: Kind::Echo, traffic_class: ip.traffic_class, hop_limit: ip.hop_limit };
+                let inner = InnerHeader {
+                    kind: Kind::Echo,
+                    traffic_class: ip.traffic_class,
+                    hop_limit: ip.hop_limit,
+                };
                 let id = flow.wire.wire_port;
                 let mut template = [0u8; INNER_HEADER + 6];
                 template[..4].copy_from_slice(&inner.bytes());
@@ -244,7 +287,11 @@ impl<A: Aead> Core<A> {
                     local_port: embedded.destination_port,
                     remote_port: embedded.source_port,
                 };
-                let flow = self.flows.by_local(&key).and_then(|index| self.flows.get(index)).ok_or(DropReason::NotAFlow)?;
+                let flow = self
+                    .flows
+                    .by_local(&key)
+                    .and_then(|index| self.flows.get(index))
+                    .ok_or(DropReason::NotAFlow)?;
                 let report = ErrorReport {
                     class,
                     protocol: flow.wire.protocol,
@@ -256,8 +303,17 @@ impl<A: Aead> Core<A> {
             }
         };
         let (session, report) = body;
-        let inner = InnerHeader { kind: Kind::Error, traffic_class: 0, hop_limit: 64 }.bytes();
-        let path = self.sessions.get(&session.0).and_then(|s| s.path).ok_or(DropReason::NoPath)?;
+        let inner = InnerHeader {
+            kind: Kind::Error,
+            traffic_class: 0,
+            hop_limit: 64,
+        }
+        .bytes();
+        let path = self
+            .sessions
+            .get(&session.0)
+            .and_then(|s| s.path)
+            .ok_or(DropReason::NoPath)?;
         self.seal_one(now, path, &[&inner, &report], tx);
         Ok(())
     }
@@ -281,10 +337,20 @@ impl<A: Aead> Core<A> {
         let count = whole.len().div_ceil(PART_SLICE) as u8;
         // Even slices: no runt behind full ones.
         let slice = whole.len().div_ceil(usize::from(count));
-        let inner = InnerHeader { kind: Kind::Part, traffic_class: template[1], hop_limit: template[2] }.bytes();
+        let inner = InnerHeader {
+            kind: Kind::Part,
+            traffic_class: template[1],
+            hop_limit: template[2],
+        }
+        .bytes();
         let mut sent = 0;
         for (index, slice) in whole.chunks(slice).enumerate() {
-            let part = PartHeader { id: part_id, index: index as u8, count }.bytes();
+            let part = PartHeader {
+                id: part_id,
+                index: index as u8,
+                count,
+            }
+            .bytes();
             sent += self.seal_one(now, path, &[&inner, &part, slice], tx);
         }
         self.scratch = whole;
@@ -294,7 +360,9 @@ impl<A: Aead> Core<A> {
     /// Seals one inner packet given in pieces; returns the datagram's length, 0 if it couldn't be.
     pub(crate) fn seal_one(&mut self, now: Instant, path: PathId, pieces: &[&[u8]], tx: &mut TxBatch) -> usize {
         let len = DATA_OVERHEAD + pieces.iter().map(|p| p.len()).sum::<usize>();
-        let control = pieces.first().is_some_and(|p| p.first() == Some(&(Kind::Control as u8)));
+        let control = pieces
+            .first()
+            .is_some_and(|p| p.first() == Some(&(Kind::Control as u8)));
         let result = self.seal(now, path, len, 1, len, tx, |out| {
             let mut at = DATA_HEADER;
             for piece in pieces {
@@ -320,7 +388,6 @@ impl<A: Aead> Core<A> {
 
     /// Cuts `payload` into pieces of `cut` bytes, each behind `template` (patched by `patch(segment, index, last)`), and seals them as trains.
     /// Returns session, bytes and packets.
-    #[allow(clippy::too_many_arguments)]
     fn seal_cut(
         &mut self,
         now: Instant,
@@ -331,7 +398,11 @@ impl<A: Aead> Core<A> {
         tx: &mut TxBatch,
         patch: impl Fn(&mut [u8], usize, bool),
     ) -> Result<(SessionId, usize, usize), DropReason> {
-        let path = self.sessions.get(&session.0).and_then(|s| s.path).ok_or(DropReason::NoPath)?;
+        let path = self
+            .sessions
+            .get(&session.0)
+            .and_then(|s| s.path)
+            .ok_or(DropReason::NoPath)?;
         let stride = DATA_OVERHEAD + template.len() + cut;
         let per_train = TRAIN_SEGMENTS.min(TRAIN_BYTES / stride).max(1);
         let pieces = payload.len().div_ceil(cut).max(1);
@@ -359,7 +430,6 @@ impl<A: Aead> Core<A> {
     }
 
     /// Seals a train of `count` datagrams, `stride` apart and `len` bytes in all, that `fill` writes (inner packets at their places).
-    #[allow(clippy::too_many_arguments)]
     fn seal(
         &mut self,
         now: Instant,
@@ -409,7 +479,9 @@ impl<A: Aead> Core<A> {
 }
 
 fn seal_train<A: Aead>(path: &Path<A>, first: u64, out: &mut [u8], stride: usize) {
-    let Some(slot) = path.slots.get(path.send_slot).and_then(Option::as_ref) else { return };
+    let Some(slot) = path.slots.get(path.send_slot).and_then(Option::as_ref) else {
+        return;
+    };
     A::seal_train(&slot.send, first, out, stride, DATA_HEADER);
     let label = path.egress.label.0;
     for (index, packet) in out.chunks_mut(stride).enumerate() {
@@ -421,7 +493,12 @@ fn seal_train<A: Aead>(path: &Path<A>, first: u64, out: &mut [u8], stride: usize
 pub(crate) fn write_header(packet: &mut [u8], label: u32, counter: u64, hop: &HopKey) {
     if let Some(&tag) = packet.last_chunk::<TAG>() {
         let hop_tag = hop.tag(label, counter, &tag);
-        DataHeader { label, counter, hop_tag }.write(packet);
+        DataHeader {
+            label,
+            counter,
+            hop_tag,
+        }
+        .write(packet);
     }
 }
 

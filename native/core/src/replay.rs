@@ -15,7 +15,10 @@ pub struct ReplayWindow {
 
 impl Default for ReplayWindow {
     fn default() -> Self {
-        Self { next: 0, ring: [0; BLOCKS] }
+        Self {
+            next: 0,
+            ring: [0; BLOCKS],
+        }
     }
 }
 

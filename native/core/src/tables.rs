@@ -52,11 +52,7 @@ impl<A: Aead> Link<A> {
 /// What happens to packets with a label.
 pub enum Action {
     /// A relay's: swap and send on.
-    Forward {
-        link: LinkId,
-        label: Label,
-        hop: HopKey,
-    },
+    Forward { link: LinkId, label: Label, hop: HopKey },
     /// An end's: open.
     Deliver(PathId),
 }
@@ -83,7 +79,6 @@ pub struct Slot<A: Aead> {
 
 /// One set-up path: a label pair, keys, a counter and a replay window of its own.
 pub struct Path<A: Aead> {
-    pub id: PathId,
     pub session: SessionId,
     pub ingress: Label,
     pub egress: Hop,
@@ -109,11 +104,19 @@ pub enum CannotSend {
 impl<A: Aead> Path<A> {
     /// Takes `packets` consecutive counters; the first, as the counter field to send.
     pub fn take_counters(&mut self, now: Instant, packets: u64) -> Result<u64, CannotSend> {
-        let slot = self.slots.get(self.send_slot).and_then(Option::as_ref).ok_or(CannotSend::NoKey)?;
+        let slot = self
+            .slots
+            .get(self.send_slot)
+            .and_then(Option::as_ref)
+            .ok_or(CannotSend::NoKey)?;
         if now.since(slot.since) > KEY_LIFE {
             return Err(CannotSend::NoKey);
         }
-        let next = self.counter.checked_add(packets).filter(|&next| next < COUNTER_LIMIT).ok_or(CannotSend::Exhausted)?;
+        let next = self
+            .counter
+            .checked_add(packets)
+            .filter(|&next| next < COUNTER_LIMIT)
+            .ok_or(CannotSend::Exhausted)?;
         let first = join_counter(self.send_slot, counter_of(self.counter));
         self.counter = next;
         Ok(first)

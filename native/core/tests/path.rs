@@ -25,7 +25,10 @@ fn address(node: usize) -> core::net::SocketAddr {
 }
 
 fn remote(node: usize) -> Remote {
-    Remote { socket: 0, address: address(node) }
+    Remote {
+        socket: 0,
+        address: address(node),
+    }
 }
 
 fn ip(last: u8) -> core::net::IpAddr {
@@ -33,7 +36,11 @@ fn ip(last: u8) -> core::net::IpAddr {
 }
 
 fn hop(link: u32, label: u32) -> Hop {
-    Hop { link: LinkId(link), label: Label(label), generation: Generation(link) }
+    Hop {
+        link: LinkId(link),
+        label: Label(label),
+        generation: Generation(link),
+    }
 }
 
 /// Link ids: 1 between viewer and relay, 2 between gateway and relay; the children are initiators.
@@ -57,11 +64,19 @@ const TCP_554: Service = Service {
     protocol: protocol::TCP,
     port: 554,
     v6: false,
-    target: core::net::SocketAddr::V4(core::net::SocketAddrV4::new(core::net::Ipv4Addr::new(192, 168, 1, 20), 554)),
+    target: core::net::SocketAddr::V4(core::net::SocketAddrV4::new(
+        core::net::Ipv4Addr::new(192, 168, 1, 20),
+        554,
+    )),
     account: 1,
     rtsp: None,
 };
-const UDP_5000: Service = Service { protocol: protocol::UDP, port: 5000, account: 2, ..TCP_554 };
+const UDP_5000: Service = Service {
+    protocol: protocol::UDP,
+    port: 5000,
+    account: 2,
+    ..TCP_554
+};
 
 impl Lab {
     fn new() -> Self {
@@ -70,7 +85,11 @@ impl Lab {
                 Node::new(CoreConfig {
                     node_key: [i as u8; 32],
                     listening: i == RELAY,
-                    tun: TunFeatures { checksum: true, tso: true, uso: true },
+                    tun: TunFeatures {
+                        checksum: true,
+                        tso: true,
+                        uso: true,
+                    },
                     seed: [i as u8 + 9; 32],
                 })
             })
@@ -87,21 +106,72 @@ impl Lab {
         lab.command(GATEWAY, link_keys(2, RELAY, true));
         lab.command(RELAY, link_keys(2, GATEWAY, false));
         // Labels: 1000 at the viewer, 2000 at the gateway; 1001 and 2001 at the relay.
-        lab.command(RELAY, Command::LabelForward { ingress: hop(1, 1001), egress: hop(2, 2000) });
-        lab.command(RELAY, Command::LabelForward { ingress: hop(2, 2001), egress: hop(1, 1000) });
+        lab.command(
+            RELAY,
+            Command::LabelForward {
+                ingress: hop(1, 1001),
+                egress: hop(2, 2000),
+            },
+        );
+        lab.command(
+            RELAY,
+            Command::LabelForward {
+                ingress: hop(2, 2001),
+                egress: hop(1, 1000),
+            },
+        );
         let v6 = |own: &str, peer: &str| Some((own.parse().unwrap(), peer.parse().unwrap()));
-        let viewer = Pair { v4: Some((ip(1), ip(9))), v6: v6("fd00::1", "fd00::9") };
-        let gateway = Pair { v4: Some((ip(77), ip(88))), v6: None };
-        lab.command(VIEWER, Command::SessionOpen { session: SessionId(5), pair: viewer });
-        lab.command(GATEWAY, Command::SessionOpen { session: SessionId(6), pair: gateway });
-        lab.policy(VIEWER, 5, Policy { outbound: true, ..Policy::default() });
-        lab.policy(GATEWAY, 6, Policy { inbound: vec![TCP_554, UDP_5000], echo: true, ..Policy::default() });
+        let viewer = Pair {
+            v4: Some((ip(1), ip(9))),
+            v6: v6("fd00::1", "fd00::9"),
+        };
+        let gateway = Pair {
+            v4: Some((ip(77), ip(88))),
+            v6: None,
+        };
+        lab.command(
+            VIEWER,
+            Command::SessionOpen {
+                session: SessionId(5),
+                pair: viewer,
+            },
+        );
+        lab.command(
+            GATEWAY,
+            Command::SessionOpen {
+                session: SessionId(6),
+                pair: gateway,
+            },
+        );
+        lab.policy(
+            VIEWER,
+            5,
+            Policy {
+                outbound: true,
+                ..Policy::default()
+            },
+        );
+        lab.policy(
+            GATEWAY,
+            6,
+            Policy {
+                inbound: vec![TCP_554, UDP_5000],
+                echo: true,
+                ..Policy::default()
+            },
+        );
         lab.path(1, true);
         lab
     }
 
     fn policy(&mut self, node: usize, session: u32, policy: Policy) {
-        self.command(node, Command::SessionPolicy { session: SessionId(session), policy });
+        self.command(
+            node,
+            Command::SessionPolicy {
+                session: SessionId(session),
+                policy,
+            },
+        );
     }
 
     fn path(&mut self, path: u32, confirmed: bool) {
@@ -134,7 +204,8 @@ impl Lab {
     fn send(&mut self, from: usize, tx: &TxBatch) {
         for train in &tx.trains {
             for datagram in tx.buffer[train.range.clone()].chunks(train.segment) {
-                self.wire.push((from, Self::node_at(train.remote.address), datagram.to_vec()));
+                self.wire
+                    .push((from, Self::node_at(train.remote.address), datagram.to_vec()));
             }
         }
     }
@@ -171,7 +242,8 @@ impl Lab {
         self.nodes[to].handle_datagrams(self.now, remote(from), buffer, segment, &mut rx);
         for train in &rx.relays {
             for datagram in buffer[train.range.clone()].chunks(train.segment) {
-                self.wire.push((to, Self::node_at(train.remote.address), datagram.to_vec()));
+                self.wire
+                    .push((to, Self::node_at(train.remote.address), datagram.to_vec()));
             }
         }
         self.send(to, &rx.tx);
@@ -206,7 +278,14 @@ impl Lab {
 }
 
 /// A whole TCP packet as a host would hand it to its TUN: checksum begun only.
-fn tcp(source: core::net::IpAddr, destination: core::net::IpAddr, ports: (u16, u16), seq: u32, flags: u8, payload: &[u8]) -> (VnetHeader, Vec<u8>) {
+fn tcp(
+    source: core::net::IpAddr,
+    destination: core::net::IpAddr,
+    ports: (u16, u16),
+    seq: u32,
+    flags: u8,
+    payload: &[u8],
+) -> (VnetHeader, Vec<u8>) {
     let mut packet = vec![0; 60];
     let at = IpPacket::write_header(&mut packet, source, destination, 6, 0xb8, 64, 20 + payload.len(), true);
     packet.truncate(at);
@@ -215,11 +294,21 @@ fn tcp(source: core::net::IpAddr, destination: core::net::IpAddr, ports: (u16, u
     packet.extend_from_slice(&seq.to_be_bytes());
     packet.extend_from_slice(&[0, 0, 0, 9, 5 << 4, flags, 1, 2, 0, 0, 0, 0]);
     packet.extend_from_slice(payload);
-    let vnet = VnetHeader { flags: 1, csum_start: at as u16, csum_offset: 16, ..VnetHeader::default() };
+    let vnet = VnetHeader {
+        flags: 1,
+        csum_start: at as u16,
+        csum_offset: 16,
+        ..VnetHeader::default()
+    };
     (vnet, packet)
 }
 
-fn udp(source: core::net::IpAddr, destination: core::net::IpAddr, ports: (u16, u16), payload: &[u8]) -> (VnetHeader, Vec<u8>) {
+fn udp(
+    source: core::net::IpAddr,
+    destination: core::net::IpAddr,
+    ports: (u16, u16),
+    payload: &[u8],
+) -> (VnetHeader, Vec<u8>) {
     let mut packet = vec![0; 60];
     let at = IpPacket::write_header(&mut packet, source, destination, 17, 0, 64, 8 + payload.len(), false);
     packet.truncate(at);
@@ -228,7 +317,15 @@ fn udp(source: core::net::IpAddr, destination: core::net::IpAddr, ports: (u16, u
     packet.extend_from_slice(&(8 + payload.len() as u16).to_be_bytes());
     packet.extend_from_slice(&[0, 0]);
     packet.extend_from_slice(payload);
-    (VnetHeader { flags: 1, csum_start: at as u16, csum_offset: 6, ..VnetHeader::default() }, packet)
+    (
+        VnetHeader {
+            flags: 1,
+            csum_start: at as u16,
+            csum_offset: 6,
+            ..VnetHeader::default()
+        },
+        packet,
+    )
 }
 
 #[test]
@@ -241,11 +338,26 @@ fn a_super_packet_arrives_as_one_with_new_addresses_and_the_answer_comes_back() 
     lab.tun_in(VIEWER, vnet, &packet);
     let wire = lab.run();
     assert!(wire.iter().all(|(_, _, d)| d.len() <= DATAGRAM));
-    assert!(!wire.iter().any(|(_, _, d)| d.windows(16).any(|w| w == &payload[64..80])), "payload must be sealed");
-    let [(vnet, got)] = &lab.tun[GATEWAY][..] else { panic!("{} packets", lab.tun[GATEWAY].len()) };
+    assert!(
+        !wire
+            .iter()
+            .any(|(_, _, d)| d.windows(16).any(|w| w == &payload[64..80])),
+        "payload must be sealed"
+    );
+    let [(vnet, got)] = &lab.tun[GATEWAY][..] else {
+        panic!("{} packets", lab.tun[GATEWAY].len())
+    };
     assert_eq!((vnet.gso_type, vnet.gso_size, vnet.flags), (gso::TCPV4, 1380, 1));
     let parsed = IpPacket::parse(got).unwrap();
-    assert_eq!((parsed.source, parsed.destination, parsed.traffic_class, parsed.hop_limit), (ip(88), ip(77), 0xb8, 63));
+    assert_eq!(
+        (
+            parsed.source,
+            parsed.destination,
+            parsed.traffic_class,
+            parsed.hop_limit
+        ),
+        (ip(88), ip(77), 0xb8, 63)
+    );
     assert_eq!(&got[40..], &payload[..]);
     assert_eq!(got[33], 0x18);
 
@@ -277,7 +389,10 @@ fn an_ipv6_program_reaches_an_ipv4_device_while_an_ipv4_one_uses_the_same_ports(
     lab.run();
     let parsed = IpPacket::parse(&lab.tun[VIEWER][0].1).unwrap();
     assert_eq!((parsed.source, parsed.destination), (peer6, own6));
-    assert_eq!(u16::from_be_bytes([lab.tun[VIEWER][0].1[42], lab.tun[VIEWER][0].1[43]]), 4000);
+    assert_eq!(
+        u16::from_be_bytes([lab.tun[VIEWER][0].1[42], lab.tun[VIEWER][0].1[43]]),
+        4000
+    );
 }
 
 #[test]
@@ -290,8 +405,16 @@ fn what_policy_does_not_list_is_dropped_counted_and_refused_to_the_caller() {
     assert_eq!(lab.drops(GATEWAY, DropReason::PortNotAllowed), 1);
     let (_, reset) = &lab.tun[VIEWER][0];
     assert_eq!(reset[33] & 4, 4, "the program sees a reset");
-    assert_eq!(u32::from_be_bytes(*reset[28..].first_chunk().unwrap()), 2, "which acknowledges its SYN");
-    assert!(lab.events[VIEWER].iter().any(|e| matches!(e, Event::FlowDenied { port: 22, .. })));
+    assert_eq!(
+        u32::from_be_bytes(*reset[28..].first_chunk().unwrap()),
+        2,
+        "which acknowledges its SYN"
+    );
+    assert!(
+        lab.events[VIEWER]
+            .iter()
+            .any(|e| matches!(e, Event::FlowDenied { port: 22, .. }))
+    );
     // New flows from the device's side are nobody's.
     let (vnet, packet) = tcp(ip(77), ip(88), (9999, 80), 1, 0x02, b"");
     lab.tun_in(GATEWAY, vnet, &packet);
@@ -333,7 +456,10 @@ fn long_datagrams_go_in_parts_and_short_ones_merge() {
     }
     lab.run();
     let (vnet, merged) = &lab.tun[GATEWAY][1];
-    assert_eq!((vnet.gso_type, vnet.gso_size, merged.len()), (gso::UDP_L4, 300, 28 + 1500));
+    assert_eq!(
+        (vnet.gso_type, vnet.gso_size, merged.len()),
+        (gso::UDP_L4, 300, 28 + 1500)
+    );
 }
 
 #[test]
@@ -341,7 +467,10 @@ fn fragments_are_whole_before_policy_and_wrong_checksums_stay_out() {
     let mut lab = Lab::new();
     let payload: Vec<u8> = (0..1_000u32).map(|i| i as u8).collect();
     let (_, mut packet) = udp(ip(1), ip(9), (4000, 5000), &payload);
-    let sum = checksum(sum_bytes(pseudo_header_sum(ip(1), ip(9), 17, packet.len() - 20), &packet[20..]));
+    let sum = checksum(sum_bytes(
+        pseudo_header_sum(ip(1), ip(9), 17, packet.len() - 20),
+        &packet[20..],
+    ));
     packet[26..28].copy_from_slice(&sum.to_be_bytes());
     let fragment = |range: std::ops::Range<usize>, more: bool| {
         let mut f = vec![0; 20];
@@ -412,8 +541,26 @@ fn replays_deliver_nothing_and_a_rekey_loses_nothing() {
     for i in 0..8u8 {
         if i == 4 {
             let (a, b) = ([71; 32], [72; 32]);
-            lab.command(GATEWAY, Command::PathRekey { path: PathId(1), slot: 1, send_key: b, receive_key: a, confirmed: false });
-            lab.command(VIEWER, Command::PathRekey { path: PathId(1), slot: 1, send_key: a, receive_key: b, confirmed: true });
+            lab.command(
+                GATEWAY,
+                Command::PathRekey {
+                    path: PathId(1),
+                    slot: 1,
+                    send_key: b,
+                    receive_key: a,
+                    confirmed: false,
+                },
+            );
+            lab.command(
+                VIEWER,
+                Command::PathRekey {
+                    path: PathId(1),
+                    slot: 1,
+                    send_key: a,
+                    receive_key: b,
+                    confirmed: true,
+                },
+            );
         }
         let (vnet, packet) = udp(ip(1), ip(9), (4000, 5000), &[i; 40 + 7]);
         lab.tun_in(VIEWER, vnet, &packet);
@@ -423,7 +570,11 @@ fn replays_deliver_nothing_and_a_rekey_loses_nothing() {
     all.extend(lab.run());
     let delivered: usize = lab.tun[GATEWAY].iter().map(|(_, p)| (p.len() - 28) / 47).sum();
     assert_eq!(delivered, 8);
-    assert!(lab.events[GATEWAY].iter().any(|e| matches!(e, Event::PathKeyConfirmed { slot: 1, .. })));
+    assert!(
+        lab.events[GATEWAY]
+            .iter()
+            .any(|e| matches!(e, Event::PathKeyConfirmed { slot: 1, .. }))
+    );
     let before = lab.tun[GATEWAY].len();
     for (from, to, mut datagram) in all {
         let len = datagram.len();
@@ -447,7 +598,10 @@ fn an_unconfirmed_path_sends_only_after_the_first_valid_packet() {
     let (vnet, packet) = tcp(ip(1), ip(9), (4000, 554), 1, 0x18, b"x");
     lab.tun_in(VIEWER, vnet, &packet);
     lab.run();
-    assert!(lab.events[GATEWAY].contains(&Event::PathConfirmed { session: SessionId(6), path: PathId(2) }));
+    assert!(lab.events[GATEWAY].contains(&Event::PathConfirmed {
+        session: SessionId(6),
+        path: PathId(2)
+    }));
     let (vnet, packet) = tcp(ip(77), ip(88), (554, 4000), 1, 0x18, b"x");
     lab.tun_in(GATEWAY, vnet, &packet);
     lab.run();
@@ -458,7 +612,16 @@ fn an_unconfirmed_path_sends_only_after_the_first_valid_packet() {
 #[test]
 fn a_link_frame_is_read_once_and_a_new_address_is_only_reported() {
     let mut lab = Lab::new();
-    lab.command(VIEWER, Command::LinkSend { link: LinkId(1), generation: None, to: None, keep_alive: false, frame: b"\x01hello".to_vec() });
+    lab.command(
+        VIEWER,
+        Command::LinkSend {
+            link: LinkId(1),
+            generation: None,
+            to: None,
+            keep_alive: false,
+            frame: b"\x01hello".to_vec(),
+        },
+    );
     let (_, _, frame) = lab.wire.pop().unwrap();
     for bit in 0..frame.len() * 8 {
         let mut bad = frame.clone();
@@ -472,7 +635,10 @@ fn a_link_frame_is_read_once_and_a_new_address_is_only_reported() {
     // From another source: read, and the address reported, not taken.
     lab.receive(GATEWAY, RELAY, &mut first, len);
     lab.receive(VIEWER, RELAY, &mut again, len);
-    let frames = lab.events[RELAY].iter().filter(|e| matches!(e, Event::LinkFrame { .. })).count();
+    let frames = lab.events[RELAY]
+        .iter()
+        .filter(|e| matches!(e, Event::LinkFrame { .. }))
+        .count();
     assert_eq!(frames, 1);
     assert!(lab.events[RELAY].iter().any(|e| matches!(e, Event::LinkRoamed { .. })));
     assert_eq!(lab.drops(RELAY, DropReason::Replayed), 1);

@@ -47,7 +47,14 @@ impl InnerHeader {
             6 => Kind::Control,
             _ => return None,
         };
-        (zero == 0).then_some((Self { kind, traffic_class, hop_limit }, body))
+        (zero == 0).then_some((
+            Self {
+                kind,
+                traffic_class,
+                hop_limit,
+            },
+            body,
+        ))
     }
 
     /// The four bytes.
@@ -113,7 +120,11 @@ impl ErrorReport {
 
     /// The body.
     pub fn bytes(&self) -> [u8; Self::LEN] {
-        let (v, s, d) = (self.value.to_be_bytes(), self.source_port.to_be_bytes(), self.destination_port.to_be_bytes());
+        let (v, s, d) = (
+            self.value.to_be_bytes(),
+            self.source_port.to_be_bytes(),
+            self.destination_port.to_be_bytes(),
+        );
         [self.class as u8, self.protocol, v[0], v[1], s[0], s[1], d[0], d[1]]
     }
 }
@@ -134,7 +145,14 @@ impl PartHeader {
     pub fn parse(body: &[u8]) -> Option<(Self, &[u8])> {
         let (&[i0, i1, index, count], slice) = body.split_first_chunk()?;
         let legal = (2..=4).contains(&count) && index < count && !slice.is_empty();
-        legal.then_some((Self { id: u16::from_be_bytes([i0, i1]), index, count }, slice))
+        legal.then_some((
+            Self {
+                id: u16::from_be_bytes([i0, i1]),
+                index,
+                count,
+            },
+            slice,
+        ))
     }
 
     /// The four bytes.

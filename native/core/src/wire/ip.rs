@@ -64,7 +64,12 @@ impl VnetHeader {
         let mut out = [0; VNET_HEADER];
         out[0] = self.flags;
         out[1] = self.gso_type;
-        for (at, value) in [(2, self.header_len), (4, self.gso_size), (6, self.csum_start), (8, self.csum_offset)] {
+        for (at, value) in [
+            (2, self.header_len),
+            (4, self.gso_size),
+            (6, self.csum_start),
+            (8, self.csum_offset),
+        ] {
             out[at..at + 2].copy_from_slice(&value.to_ne_bytes());
         }
         out
@@ -217,7 +222,9 @@ impl IpPacket {
     ) -> usize {
         match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let Some(header) = out.first_chunk_mut::<20>() else { return 0 };
+                let Some(header) = out.first_chunk_mut::<20>() else {
+                    return 0;
+                };
                 *header = [0; 20];
                 header[0] = 0x45;
                 header[1] = traffic_class;
@@ -232,7 +239,9 @@ impl IpPacket {
                 20
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let Some(header) = out.first_chunk_mut::<40>() else { return 0 };
+                let Some(header) = out.first_chunk_mut::<40>() else {
+                    return 0;
+                };
                 *header = [0; 40];
                 header[0] = 0x60 | (traffic_class >> 4);
                 header[1] = traffic_class << 4;
@@ -265,8 +274,13 @@ fn transport(number: u8, icmp: u8, bytes: &[u8]) -> Option<Transport> {
 }
 
 fn fragment(id: u32, offset: usize, more: bool, protocol: u8, len: usize) -> Option<Transport> {
-    let legal = offset + len <= 65_535 && len > 0 && (!more || len % 8 == 0);
-    legal.then_some(Transport::Fragment { id, offset, more, protocol })
+    let legal = offset + len <= 65_535 && len > 0 && (!more || len.is_multiple_of(8));
+    legal.then_some(Transport::Fragment {
+        id,
+        offset,
+        more,
+        protocol,
+    })
 }
 
 /// Adds 16-bit big-endian words to a running one's-complement sum (RFC 1071); an odd last byte is padded with zero.
@@ -318,7 +332,16 @@ mod tests {
     #[test]
     fn a_header_with_its_checksum_sums_to_zero() {
         let mut out = [0; 20];
-        let len = IpPacket::write_header(&mut out, [198, 18, 0, 1].into(), [198, 18, 0, 9].into(), 17, 0xb8, 64, 100, true);
+        let len = IpPacket::write_header(
+            &mut out,
+            [198, 18, 0, 1].into(),
+            [198, 18, 0, 9].into(),
+            17,
+            0xb8,
+            64,
+            100,
+            true,
+        );
         assert_eq!(len, 20);
         assert_eq!(checksum(sum_bytes(0, &out)), 0);
     }

@@ -33,10 +33,12 @@ mod ip;
 mod outer;
 
 pub use inner::{ErrorClass, ErrorReport, INNER_HEADER, InnerHeader, Kind, PART_HEADER, PartHeader};
-pub use ip::{IpPacket, Transport, VNET_HEADER, VnetHeader, checksum, fold, gso, pseudo_header_sum, sum_bytes, vnet_flags};
+pub use ip::{
+    IpPacket, Transport, VNET_HEADER, VnetHeader, checksum, fold, gso, pseudo_header_sum, sum_bytes, vnet_flags,
+};
 pub use outer::{
-    COOKIE_LEN, DATA_HEADER, DATA_OVERHEAD, DataHeader, HANDSHAKE_LEN, LINK_HEADER, LINK_OVERHEAD, MAC_LEN, Outer, counter_of, join_counter,
-    slot_of,
+    COOKIE_LEN, DATA_HEADER, DATA_OVERHEAD, DataHeader, HANDSHAKE_LEN, LINK_HEADER, LINK_OVERHEAD, MAC_LEN, Outer,
+    counter_of, join_counter, slot_of,
 };
 
 /// Length of an AEAD tag, bytes.

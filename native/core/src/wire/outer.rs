@@ -86,14 +86,21 @@ impl Outer {
             3 if datagram.len() == COOKIE_LEN => Some(Self::Cookie),
             4 if datagram.len() > LINK_OVERHEAD => {
                 let header: &[u8; LINK_HEADER] = datagram.first_chunk()?;
-                Some(Self::LinkFrame { index: be32(header, 4), counter: be64(header, 8) })
+                Some(Self::LinkFrame {
+                    index: be32(header, 4),
+                    counter: be64(header, 8),
+                })
             }
             0..=255 => None,
             label if datagram.len() > DATA_OVERHEAD => {
                 let header: &[u8; DATA_HEADER] = datagram.first_chunk()?;
                 let mut hop_tag = [0; 8];
                 hop_tag.copy_from_slice(&header[12..]);
-                Some(Self::Data(DataHeader { label, counter: be64(header, 4), hop_tag }))
+                Some(Self::Data(DataHeader {
+                    label,
+                    counter: be64(header, 4),
+                    hop_tag,
+                }))
             }
             _ => None,
         }
@@ -101,11 +108,17 @@ impl Outer {
 }
 
 fn be32(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_be_bytes(*b))
+    bytes
+        .get(at..)
+        .and_then(|b| b.first_chunk())
+        .map_or(0, |b| u32::from_be_bytes(*b))
 }
 
 fn be64(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_be_bytes(*b))
+    bytes
+        .get(at..)
+        .and_then(|b| b.first_chunk())
+        .map_or(0, |b| u64::from_be_bytes(*b))
 }
 
 #[cfg(test)]

@@ -1,0 +1,405 @@
+//! Between JavaScript's objects and the core's types.
+
+use napi::bindgen_prelude::{BigInt, Uint8Array};
+use napi::{Error, Result, Status};
+use napi_derive::napi;
+use std::net::{IpAddr, SocketAddr};
+use thicket_core::*;
+
+/// `SocketAddress` of data-plane.ts.
+#[napi(object)]
+pub struct JsAddress {
+    pub host: String,
+    pub port: u16,
+}
+
+/// `Hop` of data-plane.ts.
+#[napi(object)]
+pub struct JsHop {
+    pub link: u32,
+    pub label: u32,
+    pub generation: u32,
+}
+
+/// `LinkKeys` of data-plane.ts.
+#[napi(object)]
+pub struct JsLinkKeys {
+    pub link: u32,
+    pub generation: u32,
+    pub socket: u16,
+    pub remote: JsAddress,
+    pub initiator: bool,
+    pub receive_index: u32,
+    pub send_index: u32,
+    pub send_key: Uint8Array,
+    pub receive_key: Uint8Array,
+    pub hop_secret: Uint8Array,
+    pub confirmed: bool,
+}
+
+/// `PathKeys` of data-plane.ts.
+#[napi(object)]
+pub struct JsPathKeys {
+    pub path: u32,
+    pub session: u32,
+    pub ingress: JsHop,
+    pub egress: JsHop,
+    pub send_key: Uint8Array,
+    pub receive_key: Uint8Array,
+    pub confirmed: bool,
+}
+
+/// `SessionAddresses` of data-plane.ts.
+#[napi(object)]
+pub struct JsPair {
+    pub session: u32,
+    pub own4: Option<String>,
+    pub own6: Option<String>,
+    pub peer4: Option<String>,
+    pub peer6: Option<String>,
+}
+
+/// RTSP part of `AllowedService`.
+#[napi(object)]
+pub struct JsRtsp {
+    pub lan: String,
+}
+
+/// `AllowedService` of data-plane.ts.
+#[napi(object)]
+pub struct JsService {
+    pub protocol: String,
+    pub port: u16,
+    pub family: u32,
+    pub target: JsAddress,
+    pub rtsp: Option<JsRtsp>,
+    pub account: u32,
+}
+
+/// `SessionPolicy` of data-plane.ts.
+#[napi(object)]
+pub struct JsPolicy {
+    pub session: u32,
+    pub inbound: Vec<JsService>,
+    pub outbound: bool,
+    pub echo: bool,
+    pub rtsp_ports: Vec<u16>,
+}
+
+/// Any `DataPlaneEvent`; fields that an event doesn't have are absent.
+#[napi(object)]
+#[derive(Default)]
+pub struct JsEvent {
+    #[napi(js_name = "type")]
+    pub kind: String,
+    pub link: Option<u32>,
+    pub generation: Option<u32>,
+    pub session: Option<u32>,
+    pub path: Option<u32>,
+    pub label: Option<u32>,
+    pub slot: Option<u32>,
+    pub socket: Option<u32>,
+    pub from: Option<JsAddress>,
+    pub bytes: Option<Uint8Array>,
+    pub own: Option<String>,
+    pub peer: Option<String>,
+    pub protocol: Option<String>,
+    pub port: Option<u32>,
+    pub reason: Option<u32>,
+    pub message: Option<String>,
+}
+
+/// A counter by name.
+#[napi(object)]
+pub struct JsDrop {
+    pub name: String,
+    pub count: BigInt,
+}
+
+/// `LinkStats` and `SessionStats` of data-plane.ts in one shape.
+#[napi(object)]
+pub struct JsTraffic {
+    pub id: u32,
+    pub rx_bytes: BigInt,
+    pub tx_bytes: BigInt,
+    pub rx_packets: BigInt,
+    pub tx_packets: BigInt,
+    pub flows: u32,
+    /// −1 for never.
+    pub idle_ms: f64,
+    /// −1 for never.
+    pub sent_ms: f64,
+}
+
+/// `ServiceStats` of data-plane.ts.
+#[napi(object)]
+pub struct JsServiceStats {
+    pub account: u32,
+    pub payload_bytes: BigInt,
+    pub overhead_bytes: BigInt,
+}
+
+/// `DataPlaneStats` of data-plane.ts, flat.
+#[napi(object)]
+pub struct JsStats {
+    pub links: Vec<JsTraffic>,
+    pub sessions: Vec<JsTraffic>,
+    pub services: Vec<JsServiceStats>,
+    pub relay_packets: BigInt,
+    pub relay_bytes: BigInt,
+    pub relay_labels: u32,
+    pub payload: BigInt,
+    pub overhead: BigInt,
+    pub control: BigInt,
+    pub keep_alive: BigInt,
+    pub drops: Vec<JsDrop>,
+}
+
+/// A misuse of the interface by our own TypeScript.
+pub fn invalid(what: &str) -> Error {
+    Error::new(Status::InvalidArg, format!("invalid {what}"))
+}
+
+pub fn key(bytes: &[u8]) -> Result<[u8; 32]> {
+    bytes.try_into().map_err(|_| invalid("key: 32 bytes are wanted"))
+}
+
+pub fn ip(text: &str) -> Result<IpAddr> {
+    text.parse().map_err(|_| invalid("IP address"))
+}
+
+pub fn address(address: &JsAddress) -> Result<SocketAddr> {
+    Ok(SocketAddr::new(ip(&address.host)?, address.port))
+}
+
+pub fn remote(socket: u16, to: &JsAddress) -> Result<Remote> {
+    Ok(Remote {
+        socket,
+        address: address(to)?,
+    })
+}
+
+pub fn hop(hop: &JsHop) -> Hop {
+    Hop {
+        link: LinkId(hop.link),
+        label: Label(hop.label),
+        generation: Generation(hop.generation),
+    }
+}
+
+pub fn link_keys(keys: &JsLinkKeys) -> Result<LinkKeys> {
+    Ok(LinkKeys {
+        link: LinkId(keys.link),
+        generation: Generation(keys.generation),
+        remote: remote(keys.socket, &keys.remote)?,
+        initiator: keys.initiator,
+        receive_index: keys.receive_index,
+        send_index: keys.send_index,
+        send_key: key(&keys.send_key)?,
+        receive_key: key(&keys.receive_key)?,
+        hop_secret: key(&keys.hop_secret)?,
+        confirmed: keys.confirmed,
+    })
+}
+
+pub fn path_keys(keys: &JsPathKeys) -> Result<PathKeys> {
+    Ok(PathKeys {
+        path: PathId(keys.path),
+        session: SessionId(keys.session),
+        ingress: hop(&keys.ingress),
+        egress: hop(&keys.egress),
+        send_key: key(&keys.send_key)?,
+        receive_key: key(&keys.receive_key)?,
+        confirmed: keys.confirmed,
+    })
+}
+
+pub fn pair(pair: &JsPair) -> Result<Pair> {
+    let both = |own: &Option<String>, peer: &Option<String>| match (own, peer) {
+        (Some(own), Some(peer)) => Ok(Some((ip(own)?, ip(peer)?))),
+        _ => Ok::<_, Error>(None),
+    };
+    Ok(Pair {
+        v4: both(&pair.own4, &pair.peer4)?,
+        v6: both(&pair.own6, &pair.peer6)?,
+    })
+}
+
+pub fn policy(policy: &JsPolicy) -> Result<Policy> {
+    let inbound = policy.inbound.iter().map(service).collect::<Result<_>>()?;
+    Ok(Policy {
+        inbound,
+        outbound: policy.outbound,
+        echo: policy.echo,
+        rtsp_ports: policy.rtsp_ports.clone(),
+    })
+}
+
+fn service(service: &JsService) -> Result<Service> {
+    let protocol = match service.protocol.as_str() {
+        "tcp" => 6,
+        "udp" => 17,
+        _ => return Err(invalid("protocol")),
+    };
+    Ok(Service {
+        protocol,
+        port: service.port,
+        v6: service.family == 6,
+        target: address(&service.target)?,
+        account: service.account,
+        rtsp: service.rtsp.as_ref().map(|rtsp| ip(&rtsp.lan)).transpose()?,
+    })
+}
+
+fn js_address(address: SocketAddr) -> JsAddress {
+    JsAddress {
+        host: address.ip().to_string(),
+        port: address.port(),
+    }
+}
+
+fn protocol_name(protocol: u8) -> String {
+    match protocol {
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        _ => "icmp".to_owned(),
+    }
+}
+
+/// An event as JavaScript sees it.
+pub fn event(event: Event) -> JsEvent {
+    let new = |kind: &str| JsEvent {
+        kind: kind.to_owned(),
+        ..JsEvent::default()
+    };
+    let from = |kind: &str, from: Remote| JsEvent {
+        socket: Some(u32::from(from.socket)),
+        from: Some(js_address(from.address)),
+        ..new(kind)
+    };
+    match event {
+        Event::Handshake { from: f, bytes } => JsEvent {
+            bytes: Some(bytes.into()),
+            ..from("handshake", f)
+        },
+        Event::LinkFrame {
+            link,
+            generation,
+            from: f,
+            bytes,
+        } => JsEvent {
+            link: Some(link.0),
+            generation: Some(generation.0),
+            bytes: Some(bytes.into()),
+            ..from("linkFrame", f)
+        },
+        Event::LinkConfirmed {
+            link,
+            generation,
+            from: f,
+        } => JsEvent {
+            link: Some(link.0),
+            generation: Some(generation.0),
+            ..from("linkConfirmed", f)
+        },
+        Event::LinkRoamed { link, from: f } => JsEvent {
+            link: Some(link.0),
+            ..from("linkRoamed", f)
+        },
+        Event::PathConfirmed { session, path } => JsEvent {
+            session: Some(session.0),
+            path: Some(path.0),
+            ..new("pathConfirmed")
+        },
+        Event::PathKeyConfirmed { session, path, slot } => JsEvent {
+            session: Some(session.0),
+            path: Some(path.0),
+            slot: Some(u32::from(slot)),
+            ..new("pathKeyConfirmed")
+        },
+        Event::SessionControl { session, path, bytes } => JsEvent {
+            session: Some(session.0),
+            path: Some(path.0),
+            bytes: Some(bytes.into()),
+            ..new("sessionControl")
+        },
+        Event::SessionNeeded { own, peer } => JsEvent {
+            own: Some(own.to_string()),
+            peer: Some(peer.to_string()),
+            ..new("sessionNeeded")
+        },
+        Event::LabelUnknown { link, label } => JsEvent {
+            link: Some(link.0),
+            label: Some(label.0),
+            ..new("labelUnknown")
+        },
+        Event::FlowDenied {
+            session,
+            protocol,
+            port,
+            reason,
+        } => JsEvent {
+            session: Some(session.0),
+            protocol: Some(protocol_name(protocol)),
+            port: Some(u32::from(port)),
+            reason: Some(u32::from(reason)),
+            ..new("flowDenied")
+        },
+        Event::RekeyNeeded { session, path } => JsEvent {
+            session: Some(session.0),
+            path: Some(path.0),
+            ..new("rekeyNeeded")
+        },
+    }
+}
+
+/// Counters as JavaScript sees them.
+pub fn stats(stats: Stats) -> JsStats {
+    let never = |ms: Option<u64>| ms.map_or(-1.0, |ms| ms as f64);
+    let traffic = |id: u32, t: Traffic, flows: u32, idle: Option<u64>, sent: Option<u64>| JsTraffic {
+        id,
+        rx_bytes: t.rx_bytes.into(),
+        tx_bytes: t.tx_bytes.into(),
+        rx_packets: t.rx_packets.into(),
+        tx_packets: t.tx_packets.into(),
+        flows,
+        idle_ms: never(idle),
+        sent_ms: never(sent),
+    };
+    JsStats {
+        links: stats
+            .links
+            .iter()
+            .map(|l| traffic(l.link.0, l.traffic, 0, Some(l.idle_ms), None))
+            .collect(),
+        sessions: stats
+            .sessions
+            .iter()
+            .map(|s| traffic(s.session.0, s.traffic, s.flows, s.idle_ms, s.sent_ms))
+            .collect(),
+        services: stats
+            .services
+            .iter()
+            .map(|s| JsServiceStats {
+                account: s.account,
+                payload_bytes: s.payload_bytes.into(),
+                overhead_bytes: s.overhead_bytes.into(),
+            })
+            .collect(),
+        relay_packets: stats.relay_packets.into(),
+        relay_bytes: stats.relay_bytes.into(),
+        relay_labels: stats.relay_labels as u32,
+        payload: stats.ledger.payload.into(),
+        overhead: stats.ledger.overhead.into(),
+        control: stats.ledger.control.into(),
+        keep_alive: stats.ledger.keep_alive.into(),
+        drops: stats
+            .drops
+            .iter()
+            .map(|(name, count)| JsDrop {
+                name: (*name).to_owned(),
+                count: (*count).into(),
+            })
+            .collect(),
+    }
+}

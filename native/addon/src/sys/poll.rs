@@ -1,0 +1,87 @@
+//! epoll and eventfd.
+
+use super::{check, check_len};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// A wake-up call from other threads.
+pub struct EventFd(OwnedFd);
+
+impl EventFd {
+    /// Non-blocking.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: eventfd takes no pointers; the descriptor it returns is ours alone.
+        let fd = unsafe { OwnedFd::from_raw_fd(check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?) };
+        Ok(Self(fd))
+    }
+
+    /// Wakes whoever polls it. Full counters wake as well.
+    pub fn wake(&self) {
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: the buffer is valid for its eight bytes.
+        let _ = check_len(unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) });
+    }
+
+    /// Forgets wake-ups so far.
+    pub fn clear(&self) {
+        let mut count = [0u8; 8];
+        // SAFETY: the buffer is valid for its eight bytes.
+        let _ = check_len(unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) });
+    }
+}
+
+impl AsRawFd for EventFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Readiness of many descriptors, level-triggered, each with a token.
+pub struct Poll {
+    epoll: OwnedFd,
+    ready: Vec<libc::epoll_event>,
+}
+
+impl Poll {
+    /// Empty.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: epoll_create1 takes no pointers; the descriptor it returns is ours alone.
+        let epoll = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
+        Ok(Self {
+            epoll,
+            ready: vec![libc::epoll_event { events: 0, u64: 0 }; 64],
+        })
+    }
+
+    /// Watches `fd` for input under `token`.
+    pub fn add(&self, fd: RawFd, token: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event {
+            events: libc::EPOLLIN as u32,
+            u64: token,
+        };
+        // SAFETY: `event` is valid for the call.
+        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) }).map(drop)
+    }
+
+    /// Waits for at most `timeout_ms` and hands each ready token to `each`.
+    pub fn wait(&mut self, timeout_ms: i32, tokens: &mut Vec<u64>) -> io::Result<()> {
+        tokens.clear();
+        // SAFETY: `ready` is valid for its length.
+        let count = unsafe {
+            libc::epoll_wait(
+                self.epoll.as_raw_fd(),
+                self.ready.as_mut_ptr(),
+                self.ready.len() as libc::c_int,
+                timeout_ms,
+            )
+        };
+        match check(count) {
+            Ok(count) => {
+                tokens.extend(self.ready.iter().take(count as usize).map(|event| event.u64));
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}

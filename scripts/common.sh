@@ -1,0 +1,61 @@
+# Sourced by the other scripts: installs what is missing and says so. Needs nothing but bash, node and cargo.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf '▸ %s\n' "$*" >&2; }
+
+# need_apt WHAT...: Debian packages of these sections.
+need_apt() {
+  local missing=() name section wanted
+  while read -r name section; do
+    [[ -z $name || $name == \#* ]] && continue
+    for wanted in "$@"; do
+      if [[ $section == "$wanted" ]] && ! dpkg-query -W -f='${Status}' "$name" 2>/dev/null | grep -q 'ok installed'; then
+        missing+=("$name")
+      fi
+    done
+  done <scripts/apt-packages.txt
+  ((${#missing[@]})) || return 0
+  say "installing Debian packages: ${missing[*]}"
+  local log
+  log=$(mktemp)
+  if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    say "apt-get failed: install these packages by hand and come again"
+    return 1
+  fi
+  rm -f "$log"
+}
+
+need_npm() {
+  local stamp=node_modules/.thicket-lock
+  if [[ ! -e $stamp ]] || ! cmp -s package-lock.json "$stamp"; then
+    say "installing npm packages"
+    npm ci --no-audit --no-fund --loglevel=error >&2
+    cp package-lock.json "$stamp"
+  fi
+}
+
+need_rust() {
+  command -v cargo >/dev/null || { say "cargo is missing: install Rust by rustup"; return 1; }
+}
+
+build_native() {
+  need_apt build
+  need_npm
+  need_rust
+  say "building the addons"
+  local log
+  log=$(mktemp)
+  if ! npx cmake-js build --out build --loglevel error >"$log" 2>&1; then
+    tail -n 60 "$log" >&2
+    return 1
+  fi
+  rm -f "$log"
+}
+
+build_ts() {
+  need_npm
+  say "compiling TypeScript"
+  npx tsc -p tsconfig.json
+}

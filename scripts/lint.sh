@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# npm run lint: formatters in check mode, linters, types.
+source "$(dirname "$0")/common.sh"
+need_apt build test
+need_npm
+need_rust
+say "biome"
+npx biome ci --error-on-warnings --reporter=summary . >&2
+say "tsc"
+npx tsc -p tsconfig.json --noEmit
+npx tsc -p tsconfig.test.json
+say "rustfmt, clippy"
+cargo fmt --manifest-path native/Cargo.toml --all --check >&2
+cargo clippy --manifest-path native/Cargo.toml --locked --workspace --all-targets --all-features --quiet -- -D warnings >&2
+say "clang-format"
+find native/kernel -name '*.cc' -o -name '*.h' | xargs clang-format --dry-run -Werror

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# npm test: builds what is out of date and runs every test; ends with one line «N passed, N failed» summed over jest and cargo.
+source "$(dirname "$0")/common.sh"
+need_apt build demo test
+build_native
+build_ts
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
+say "cargo test"
+cargo test --manifest-path native/Cargo.toml --locked --workspace --features thicket-core/ring 2>&1 | tee "$results/cargo.txt" >&2 || true
+say "jest, unit"
+NODE_OPTIONS=--experimental-vm-modules npx jest --selectProjects unit --json --outputFile="$results/unit.json" >&2 || true
+say "jest, integration"
+NODE_OPTIONS=--experimental-vm-modules npx jest --selectProjects integration --passWithNoTests --runInBand --json --outputFile="$results/integration.json" >&2 || true
+node scripts/sum-results.mjs "$results"

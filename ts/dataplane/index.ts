@@ -1,0 +1,2 @@
+export * from './data-plane.js';
+export { loadAddon, openDataPlane } from './loader.js';
