@@ -1,0 +1,45 @@
+export { formatWho, matches, type NetworkLookup, parseWho, type Trusted, TrustList, type Who } from './admission.js';
+export { type Cbor, decodeCbor, encodeCbor, equalBytes, Fields } from './cbor.js';
+export {
+  CERTIFICATE_MAX,
+  type Certificate,
+  checkLabel,
+  decodeCertificate,
+  decodeEndpointCertificate,
+  decodeGrant,
+  type EndpointCertificate,
+  encodeCertificate,
+  encodeEndpointCertificate,
+  encodeGrant,
+  GRANT_MAX,
+  type Grant,
+  type Right,
+} from './certificate.js';
+export { ensurePrivateFolder, loadState, readPrivate, saveState, writeFileDurably } from './files.js';
+export { type ChainCheck, type VerifiedIdentity, verifyChain } from './identity.js';
+export {
+  agreementKey,
+  base32,
+  KeyPair,
+  keyBytes,
+  keyFromBytes,
+  nameKeyPair,
+  type PublicKey,
+  parseKey,
+  type SignatureContext,
+  verify,
+} from './keys.js';
+export {
+  decodeBundle,
+  decodeRequest,
+  encodeBundle,
+  encodeRequest,
+  formatNetworkRef,
+  NetworkFolder,
+  type NetworkRef,
+  parseNetworkRef,
+  type SignedBundle,
+  type SignOptions,
+} from './network.js';
+export { sodium } from './sodium.js';
+export { BUILD_TIME, type EndpointIdentity, type Membership, NodeStore, stateFolder } from './store.js';

@@ -1,0 +1,211 @@
+/** A node's state directory: its key, its certificate, its endpoints' keys, the boot epoch and the time floor. */
+import { accessSync, constants } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { ThicketError } from '../errors.js';
+import { decodeCertificate, decodeGrant, encodeEndpointCertificate } from './certificate.js';
+import { ensurePrivateFolder, loadState, saveState } from './files.js';
+import { KeyPair } from './keys.js';
+import { decodeBundle, encodeBundle, encodeRequest, type SignedBundle } from './network.js';
+
+/** The program was built after this moment, so it is past: seconds since 1970. */
+export const BUILD_TIME = 1_795_000_000;
+/** A restored state directory may be told by this much that it is behind; more is a lie. */
+const EPOCH_JUMP = 1n << 16n;
+/** The floor is written at most so often, seconds of its own time. */
+const FLOOR_STEP = 3_600;
+
+const KeyFile = z.strictObject({ seed: z.string() });
+const EpochFile = z.strictObject({ epoch: z.string().regex(/^\d{1,20}$/) });
+const FloorFile = z.strictObject({ floor: z.number().int().nonnegative() });
+const EndpointsFile = z.record(z.string(), z.strictObject({ seed: z.string(), serial: z.number().int().nonnegative() }));
+const GenerationsFile = z.record(z.string(), z.number().int().nonnegative());
+
+/** Where state lies: `--state`, `THICKET_STATE`, `/var/lib/thicket` for root, `~/.local/state/thicket` else. */
+export function stateFolder(option: string | undefined, env: Readonly<Record<string, string | undefined>> = process.env): string {
+  if (option !== undefined) return option;
+  if (env.THICKET_STATE) return env.THICKET_STATE;
+  return process.getuid?.() === 0 ? '/var/lib/thicket' : join(homedir(), '.local/state/thicket');
+}
+
+/** A node's certificate with its network. */
+export interface Membership extends SignedBundle {
+  readonly name: string;
+  readonly notAfter: number;
+}
+
+/** An endpoint's key with the chain that its gateway made. */
+export interface EndpointIdentity {
+  readonly name: string;
+  readonly pair: KeyPair;
+  readonly chain: readonly Uint8Array[];
+  readonly grant: Uint8Array | undefined;
+}
+
+export class NodeStore {
+  readonly folder: string;
+  readonly pair: KeyPair;
+  #floor: number;
+  #generations: Record<string, number>;
+
+  private constructor(folder: string, pair: KeyPair) {
+    this.folder = folder;
+    this.pair = pair;
+    this.#floor = Math.max(BUILD_TIME, this.#load('floor.json', FloorFile)?.floor ?? 0);
+    this.#generations = this.#load('generations.json', GenerationsFile) ?? {};
+  }
+
+  /** Makes a node key. Throws EXISTS when there is one. */
+  static init(folder: string): NodeStore {
+    ensurePrivateFolder(folder);
+    const file = join(folder, 'node.key');
+    if (loadState(file) !== undefined) throw new ThicketError('EXISTS', `${file} exists: this node has its key already`);
+    const pair = KeyPair.generate();
+    saveState(file, { seed: Buffer.from(pair.exportSeed()).toString('base64') });
+    return new NodeStore(folder, pair);
+  }
+
+  /** Throws NO_KEY, BAD_STATE, LAX_PERMISSIONS or NOT_WRITABLE. */
+  static open(folder: string): NodeStore {
+    ensurePrivateFolder(folder);
+    try {
+      accessSync(folder, constants.W_OK);
+    } catch {
+      throw new ThicketError('NOT_WRITABLE', `${folder} is not writable: check its owner, or choose another with --state`);
+    }
+    const file = join(folder, 'node.key');
+    const value = loadState(file);
+    if (value === undefined) throw new ThicketError('NO_KEY', `${folder} has no node key: run thicket node init`);
+    const parsed = KeyFile.safeParse(value);
+    const seed = parsed.success ? Buffer.from(parsed.data.seed, 'base64') : Buffer.alloc(0);
+    if (seed.length !== 32) throw new ThicketError('BAD_STATE', `${file} is damaged: restore it from a backup`);
+    return new NodeStore(folder, KeyPair.fromSeed(seed));
+  }
+
+  /** A signing request for `thicket network sign`. */
+  request(): string {
+    return encodeRequest(this.pair);
+  }
+
+  /** Takes what the owner signed. Throws when it is for another key, expired, or doesn't verify. */
+  join(text: string, now: number): Membership {
+    const membership = this.#check(decodeBundle(text), now);
+    saveState(join(this.folder, 'certificate.json'), { bundle: encodeBundle(membership) });
+    this.raiseFloor(decodeCertificate(membership.certificate).issuedAt);
+    return membership;
+  }
+
+  /** The certificate that the node joined with; undefined before. Verified again: the file may have been touched, and time passes. */
+  membership(now: number): Membership | undefined {
+    const stored = this.#load('certificate.json', z.strictObject({ bundle: z.string() }));
+    return stored === undefined ? undefined : this.#check(decodeBundle(stored.bundle), now);
+  }
+
+  #check(bundle: SignedBundle, now: number): Membership {
+    const certificate = decodeCertificate(bundle.certificate);
+    if (certificate.network !== bundle.network.key) {
+      throw new ThicketError('UNKNOWN_NETWORK', 'the certificate is signed by another network than it claims: ask its owner for a new one');
+    }
+    if (certificate.key !== this.pair.publicKey) {
+      throw new ThicketError('WRONG_KEY', `the certificate is for ${certificate.key}, this node is ${this.pair.publicKey}: sign this node's request`);
+    }
+    if (certificate.notAfter < Math.max(this.#floor, now)) {
+      throw new ThicketError('EXPIRED', 'the certificate has expired: sign a new one with thicket network sign');
+    }
+    for (const bytes of bundle.grants) {
+      const grant = decodeGrant(bytes);
+      if (grant.network !== certificate.network || grant.gateway !== certificate.key) {
+        throw new ThicketError('BAD_CERTIFICATE', `the grant for ${grant.name} is for another gateway: sign this node's request`);
+      }
+    }
+    return { ...bundle, name: certificate.name, notAfter: certificate.notAfter };
+  }
+
+  // ── endpoints ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** An endpoint's key and a fresh certificate for it; the key is made at first sight and kept. */
+  endpoint(name: string, groups: readonly string[], membership: Membership, now: number): EndpointIdentity {
+    const all = this.#load('endpoints.json', EndpointsFile) ?? {};
+    const known = all[name];
+    const pair = known === undefined ? KeyPair.generate() : KeyPair.fromSeed(Buffer.from(known.seed, 'base64'));
+    const serial = (known?.serial ?? 0) + 1;
+    const seed = Buffer.from(pair.exportSeed()).toString('base64');
+    saveState(join(this.folder, 'endpoints.json'), { ...all, [name]: { seed, serial } });
+    const gateway = decodeCertificate(membership.certificate);
+    const foreign = groups.find((group) => !gateway.delegable.includes(group));
+    if (foreign !== undefined) {
+      throw new ThicketError('BAD_CONFIG', `endpoint ${name} can't be in group ${foreign}: sign this gateway with --delegate ${foreign}`);
+    }
+    if (!gateway.rights.includes('gateway')) {
+      throw new ThicketError('BAD_CONFIG', `endpoint ${name} needs a gateway: sign this node with --right gateway`);
+    }
+    const issuedAt = Math.max(now, this.#floor);
+    const certificate = encodeEndpointCertificate(
+      { gateway: gateway.key, key: pair.publicKey, name, groups, serial, issuedAt, notAfter: gateway.notAfter },
+      this.pair,
+    );
+    const grant = membership.grants.find((bytes) => decodeGrant(bytes).name === name);
+    return { name, pair, chain: [membership.certificate, certificate], grant };
+  }
+
+  // ── time ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  get floor(): number {
+    return this.#floor;
+  }
+
+  /** Something that our own network key signed was made at `seconds`: that is past. */
+  raiseFloor(seconds: number): void {
+    if (seconds <= this.#floor) return;
+    const write = seconds - this.#floor >= FLOOR_STEP;
+    this.#floor = seconds;
+    if (write) saveState(join(this.folder, 'floor.json'), { floor: seconds });
+  }
+
+  /** One more boot: the number is on disk before it is used. Throws when it can't be written. */
+  nextEpoch(): bigint {
+    const epoch = this.#epoch() + 1n;
+    saveState(join(this.folder, 'epoch.json'), { epoch: epoch.toString() });
+    return epoch;
+  }
+
+  /** We were told, under a fresh challenge, that `seen` is the highest epoch known of us. Returns the new one; throws when told too much. */
+  jumpEpoch(current: bigint, seen: bigint): bigint {
+    if (seen < current) return current;
+    if (seen - current > EPOCH_JUMP) {
+      throw new ThicketError('BAD_STATE', 'a peer claims that this node has restarted impossibly often: is another node using a copy of its key?');
+    }
+    const epoch = seen + 1n;
+    saveState(join(this.folder, 'epoch.json'), { epoch: epoch.toString() });
+    return epoch;
+  }
+
+  #epoch(): bigint {
+    return BigInt(this.#load('epoch.json', EpochFile)?.epoch ?? '0');
+  }
+
+  // ── short names ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  generationOf(network: string, name: string): number {
+    return this.#generations[`${name}@${network}`] ?? 0;
+  }
+
+  /** A verified grant had this generation: lower ones are refused from now on. */
+  raiseGeneration(network: string, name: string, generation: number): boolean {
+    if (generation <= this.generationOf(network, name)) return false;
+    this.#generations = { ...this.#generations, [`${name}@${network}`]: generation };
+    saveState(join(this.folder, 'generations.json'), this.#generations);
+    return true;
+  }
+
+  #load<T>(name: string, schema: z.ZodType<T>): T | undefined {
+    const file = join(this.folder, name);
+    const value = loadState(file);
+    if (value === undefined) return undefined;
+    const parsed = schema.safeParse(value);
+    if (!parsed.success) throw new ThicketError('BAD_STATE', `${file} is damaged: restore it from a backup, or remove it`);
+    return parsed.data;
+  }
+}
+
