@@ -1,0 +1,4 @@
+export { type Answer, answerRekey, Call, Callee, type ExchangeKind, type Keys, type Own, RekeyCall, SIZES } from './exchange.js';
+export { readCookie, writeMacs } from './macs.js';
+export { type DhPair, Initiator, Responder, type Transport } from './noise.js';
+export type { IdentityPayload } from './payload.js';

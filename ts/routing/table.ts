@@ -1,0 +1,313 @@
+/**
+ * A node's routing table: its whole subtree, who is reached through which child, and the names that its descendants hold. Everything in it is signed by the two ends of
+ * each edge; a child can take away from its own branch only.
+ */
+import type { PublicKey } from '../trust/index.js';
+import type { Announced } from './frames.js';
+import {
+  compareStamps,
+  type Edge,
+  type NameRecord,
+  type ParentSet,
+  type Stamp,
+  verifyEdge,
+  verifyEndpointEdge,
+  verifyNameRecord,
+  verifyParentSet,
+} from './statements.js';
+
+export type RefusalReason =
+  | 'badStatement'
+  | 'notBelow'
+  | 'ownAncestor'
+  | 'stale'
+  | 'outsideParentSet'
+  | 'noRelayRight'
+  | 'noGatewayRight'
+  | 'tooMany';
+
+/** What a child may announce, by its certificate and our relay rules. */
+export interface ChildRights {
+  readonly relay: boolean;
+  readonly gateway: boolean;
+  /** Edges that it may announce in all. */
+  readonly cap: number;
+}
+
+export interface Entry extends Stamp {
+  readonly key: PublicKey;
+  readonly parent: PublicKey;
+  /** The child of ours that it is reached through; the key itself for a child. */
+  readonly via: PublicKey;
+  readonly endpoint: boolean;
+  /** Monotonic milliseconds of the last rise of its stamp. */
+  readonly at: number;
+  readonly bytes: Uint8Array;
+}
+
+interface Name {
+  readonly record: NameRecord;
+  readonly via: PublicKey;
+  readonly bytes: Uint8Array;
+}
+
+/** An edge is dropped when its stamp hasn't risen for so long, milliseconds of our own monotonic clock. */
+export const EXPIRY = 3 * 3_600_000;
+/** Names that one key may hold. */
+const NAMES_PER_KEY = 8;
+const CANDIDATES = 4;
+
+export interface Change {
+  /** To be passed up to the parent. */
+  readonly announce: readonly Announced[];
+  readonly withdraw: readonly PublicKey[];
+  readonly refused: readonly RefusalReason[];
+}
+
+export class RoutingTable {
+  readonly #self: PublicKey;
+  readonly #entries = new Map<PublicKey, Entry>();
+  readonly #below = new Map<PublicKey, Set<PublicKey>>();
+  readonly #sets = new Map<PublicKey, { readonly set: ParentSet; readonly bytes: Uint8Array }>();
+  readonly #names = new Map<PublicKey, Map<PublicKey, Name>>();
+  readonly #namesOf = new Map<PublicKey, Set<PublicKey>>();
+  readonly #countVia = new Map<PublicKey, number>();
+  /** Our own parents: an edge that puts one of them below us would close a circle. */
+  parents: ReadonlySet<PublicKey> = new Set();
+
+  constructor(self: PublicKey) {
+    this.#self = self;
+  }
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  get(key: PublicKey): Entry | undefined {
+    return this.#entries.get(key);
+  }
+
+  /** The child through which `key` is reached. */
+  via(key: PublicKey): PublicKey | undefined {
+    return this.#entries.get(key)?.via;
+  }
+
+  all(): IterableIterator<Entry> {
+    return this.#entries.values();
+  }
+
+  /** How many keys lie below a child, itself included. */
+  subtree(child: PublicKey): number {
+    return this.#countVia.get(child) ?? 0;
+  }
+
+  /** The edge to a child of our own, countersigned by us. */
+  addChild(edge: Edge, bytes: Uint8Array, now: number): Change {
+    return this.#addEdge(edge, bytes, edge.child, false, now);
+  }
+
+  /** What a child announced, item by item; what is refused is counted, the rest stands. */
+  announced(from: PublicKey, items: readonly Announced[], rights: ChildRights, now: number): Change {
+    const announce: Announced[] = [];
+    const withdraw: PublicKey[] = [];
+    const refused: RefusalReason[] = [];
+    for (const item of items) {
+      const change = this.#announcedOne(from, item, rights, now);
+      announce.push(...change.announce);
+      withdraw.push(...change.withdraw);
+      refused.push(...change.refused);
+    }
+    return { announce, withdraw, refused };
+  }
+
+  #announcedOne(from: PublicKey, item: Announced, rights: ChildRights, now: number): Change {
+    try {
+      switch (item.type) {
+        case 'edge': {
+          const edge = verifyEdge(item.bytes);
+          if (!rights.relay) return refuse('noRelayRight');
+          if (edge.child === from || !this.#isBelow(from, edge.parent)) return refuse('notBelow');
+          return this.#overCap(from, edge.child, rights) ? refuse('tooMany') : this.#addEdge(edge, item.bytes, from, false, now);
+        }
+        case 'endpointEdge': {
+          const edge = verifyEndpointEdge(item.bytes);
+          if (!this.#isBelow(from, edge.parent)) return refuse('notBelow');
+          const allowed = edge.parent === from ? rights.gateway || rights.relay : rights.relay;
+          if (!allowed) return refuse('noGatewayRight');
+          return this.#overCap(from, edge.child, rights) ? refuse('tooMany') : this.#addEdge(edge, item.bytes, from, true, now);
+        }
+        case 'parentSet': {
+          const set = verifyParentSet(item.bytes);
+          if (!this.#isBelow(from, set.child)) return refuse('notBelow');
+          return this.#addParentSet(set, item.bytes);
+        }
+        case 'name': {
+          const record = verifyNameRecord(item.bytes);
+          if (!this.#isBelow(from, record.holder)) return refuse('notBelow');
+          return this.#addName(record, from, item.bytes);
+        }
+      }
+    } catch {
+      return refuse('badStatement');
+    }
+  }
+
+  /** A child takes keys of its own branch away. */
+  withdrawn(from: PublicKey, keys: readonly PublicKey[]): Change {
+    const gone: PublicKey[] = [];
+    for (const key of keys) if (key !== from && this.via(key) === from) gone.push(...this.#remove(key));
+    return { announce: [], withdraw: gone, refused: [] };
+  }
+
+  /** A child is gone, with all below it. */
+  lost(child: PublicKey): Change {
+    return { announce: [], withdraw: this.#remove(child), refused: [] };
+  }
+
+  /** Drops what nobody has confirmed for long. */
+  expire(now: number): Change {
+    const withdraw: PublicKey[] = [];
+    for (const entry of [...this.#entries.values()]) {
+      if (now - entry.at > EXPIRY && this.#entries.has(entry.key)) withdraw.push(...this.#remove(entry.key));
+    }
+    return { announce: [], withdraw, refused: [] };
+  }
+
+  /** Holders of a name, at most four, without those known to be wrong. */
+  holders(name: PublicKey, exclude: readonly PublicKey[]): PublicKey[] {
+    return [...(this.#names.get(name)?.keys() ?? [])].filter((key) => !exclude.includes(key)).slice(0, CANDIDATES);
+  }
+
+  /** All that a new parent must hear, edges from the top down. */
+  everything(): Announced[] {
+    const items: Announced[] = [];
+    const visit = (parent: PublicKey): void => {
+      for (const key of this.#below.get(parent) ?? []) {
+        const entry = this.#entries.get(key);
+        if (entry === undefined) continue;
+        items.push({ type: entry.endpoint ? 'endpointEdge' : 'edge', bytes: entry.bytes });
+        const set = this.#sets.get(key);
+        if (set !== undefined) items.push({ type: 'parentSet', bytes: set.bytes });
+        for (const name of this.#namesOf.get(key) ?? []) {
+          const held = this.#names.get(name)?.get(key);
+          if (held !== undefined) items.push({ type: 'name', bytes: held.bytes });
+        }
+        visit(key);
+      }
+    };
+    visit(this.#self);
+    return items;
+  }
+
+  // ── inside ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #isBelow(from: PublicKey, key: PublicKey): boolean {
+    return key === from || this.via(key) === from;
+  }
+
+  #overCap(from: PublicKey, key: PublicKey, rights: ChildRights): boolean {
+    return this.via(key) !== from && this.subtree(from) > rights.cap;
+  }
+
+  #addEdge(edge: Edge, bytes: Uint8Array, via: PublicKey, endpoint: boolean, now: number): Change {
+    if (edge.child === this.#self || this.parents.has(edge.child)) return refuse('ownAncestor');
+    if (this.#isAncestor(edge.child, edge.parent)) return refuse('ownAncestor');
+    const set = this.#sets.get(edge.child)?.set;
+    if (set !== undefined && set.epoch >= edge.epoch && !set.parents.includes(edge.parent)) return refuse('outsideParentSet');
+    const known = this.#entries.get(edge.child);
+    if (known !== undefined && known.parent === edge.parent) {
+      const order = compareStamps(edge, known);
+      if (order < 0) return refuse('stale');
+      if (order === 0) return NOTHING;
+    } else if (known !== undefined && compareStamps(edge, known) <= 0) {
+      // Another parent: one active edge per key in this version, the newer statement wins.
+      return refuse('stale');
+    }
+    const withdraw = known !== undefined && known.parent !== edge.parent ? this.#remove(edge.child) : [];
+    if (this.#entries.get(edge.child) === undefined) this.#countVia.set(via, this.subtree(via) + 1);
+    const entry: Entry = {
+      key: edge.child,
+      parent: edge.parent,
+      via,
+      endpoint,
+      epoch: edge.epoch,
+      seq: edge.seq,
+      at: now,
+      bytes,
+    };
+    this.#entries.set(edge.child, entry);
+    const siblings = this.#below.get(edge.parent) ?? new Set();
+    siblings.add(edge.child);
+    this.#below.set(edge.parent, siblings);
+    return {
+      announce: [{ type: endpoint ? 'endpointEdge' : 'edge', bytes }],
+      withdraw: withdraw.filter((key) => key !== edge.child),
+      refused: [],
+    };
+  }
+
+  /** Whether `key` lies on the way from us down to `at`. */
+  #isAncestor(key: PublicKey, at: PublicKey): boolean {
+    let current: PublicKey | undefined = at;
+    for (let hops = 0; current !== undefined && hops < 64; hops += 1) {
+      if (current === key) return true;
+      current = this.#entries.get(current)?.parent;
+    }
+    return false;
+  }
+
+  #addParentSet(set: ParentSet, bytes: Uint8Array): Change {
+    const known = this.#sets.get(set.child)?.set;
+    if (known !== undefined && compareStamps(set, known) < 0) return refuse('stale');
+    if (known !== undefined && compareStamps(set, known) === 0) return NOTHING;
+    this.#sets.set(set.child, { set, bytes });
+    const entry = this.#entries.get(set.child);
+    const outside = entry !== undefined && !set.parents.includes(entry.parent);
+    return { announce: [{ type: 'parentSet', bytes }], withdraw: outside ? this.#remove(set.child) : [], refused: [] };
+  }
+
+  #addName(record: NameRecord, via: PublicKey, bytes: Uint8Array): Change {
+    const holders = this.#names.get(record.name) ?? new Map<PublicKey, Name>();
+    const known = holders.get(record.holder);
+    if (known !== undefined) {
+      const order = compareStamps(record, known.record);
+      if (order < 0) return refuse('stale');
+      if (order === 0) return NOTHING;
+    }
+    const held = this.#namesOf.get(record.holder) ?? new Set();
+    if (known === undefined && held.size >= NAMES_PER_KEY) return refuse('tooMany');
+    holders.set(record.holder, { record, via, bytes });
+    this.#names.set(record.name, holders);
+    held.add(record.name);
+    this.#namesOf.set(record.holder, held);
+    return { announce: [{ type: 'name', bytes }], withdraw: [], refused: [] };
+  }
+
+  /** Removes a key and all below it; the keys removed. */
+  #remove(key: PublicKey): PublicKey[] {
+    const entry = this.#entries.get(key);
+    if (entry === undefined) return [];
+    this.#entries.delete(key);
+    this.#below.get(entry.parent)?.delete(key);
+    const left = this.subtree(entry.via) - 1;
+    if (left > 0) this.#countVia.set(entry.via, left);
+    else this.#countVia.delete(entry.via);
+    this.#sets.delete(key);
+    for (const name of this.#namesOf.get(key) ?? []) {
+      const holders = this.#names.get(name);
+      holders?.delete(key);
+      if (holders?.size === 0) this.#names.delete(name);
+    }
+    this.#namesOf.delete(key);
+    const gone = [key];
+    for (const child of [...(this.#below.get(key) ?? [])]) gone.push(...this.#remove(child));
+    this.#below.delete(key);
+    return gone;
+  }
+}
+
+const NOTHING: Change = { announce: [], withdraw: [], refused: [] };
+
+function refuse(reason: RefusalReason): Change {
+  return { announce: [], withdraw: [], refused: [reason] };
+}
