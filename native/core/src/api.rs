@@ -1,6 +1,5 @@
 //! What goes into the core and comes out of it, besides packets.
 
-use crate::keyed::Direction;
 use core::net::{IpAddr, SocketAddr};
 
 macro_rules! handle {
@@ -246,22 +245,4 @@ pub enum Event {
         session: SessionId,
         path: PathId,
     },
-}
-
-/// Direction in which packets flow that *we* receive over a link of which we are the initiator or not.
-pub(crate) fn incoming(initiator: bool) -> Direction {
-    if initiator {
-        Direction::FromResponder
-    } else {
-        Direction::FromInitiator
-    }
-}
-
-/// Direction of packets that we send over it.
-pub(crate) fn outgoing(initiator: bool) -> Direction {
-    if initiator {
-        Direction::FromInitiator
-    } else {
-        Direction::FromResponder
-    }
 }

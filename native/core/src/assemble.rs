@@ -1,84 +1,129 @@
 //! Bounded reassembly: of IP fragments that the host made, and of inner packets that were sealed in parts.
 
 use crate::api::SessionId;
-use crate::hash::{KeyedMap, KeyedState};
+use crate::hash::{IdMap, KeyedMap, KeyedState};
 use crate::time::{Duration, Instant};
-use crate::wire::{IpPacket, PartHeader, Transport};
+use crate::wire::{IpPacket, IpRepr, PART_SLICE, PARTS_MAX, PartHeader, Transport};
 use core::net::IpAddr;
 
-/// Packets in the making at most, of each sort.
-const MOST: usize = 128;
-/// Bytes held at most, of each sort.
-const BYTES: usize = 1 << 20;
+/// Packets in parts in the making at most, in all and of one session.
+const PARTS_MOST: usize = 1_024;
+const PARTS_OF_SESSION: u32 = 64;
 const PARTS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Fragmented IP packets in the making at most, and their bytes.
+const FRAGMENTS_MOST: usize = 128;
+const FRAGMENT_BYTES: usize = 1 << 20;
 const FRAGMENTS_TIMEOUT: Duration = Duration::from_secs(5);
 
+#[derive(Clone, Copy)]
 struct Slices {
     at: Instant,
-    slices: [Option<Vec<u8>>; 4],
+    place: usize,
+    lengths: [usize; PARTS_MAX],
     count: u8,
 }
 
-/// Inner packets in parts.
+/// Inner packets in parts. Buffers are kept and used again, so that a camera whose packets come in two parts costs no allocation each.
 pub struct Parts {
     making: KeyedMap<(SessionId, u16), Slices>,
-    bytes: usize,
+    of_session: IdMap<u32, u32>,
+    buffers: Vec<Vec<u8>>,
+    free: Vec<usize>,
 }
 
 impl Parts {
     pub fn new(state: KeyedState) -> Self {
         Self {
             making: KeyedMap::with_hasher(state),
-            bytes: 0,
+            of_session: IdMap::default(),
+            buffers: Vec::new(),
+            free: Vec::new(),
         }
     }
 
-    /// Takes one part; the whole inner packet once all are there. `Err` when there's no room or the parts contradict each other.
+    /// Takes one part; writes the whole inner packet to `whole` and says so once all are there. `Err` when there's no room, or the parts
+    /// contradict each other.
     pub fn take(
         &mut self,
         now: Instant,
         session: SessionId,
         part: PartHeader,
         slice: &[u8],
-    ) -> Result<Option<Vec<u8>>, ()> {
+        whole: &mut Vec<u8>,
+    ) -> Result<bool, ()> {
+        let (index, count) = (usize::from(part.index), usize::from(part.count));
+        if slice.len() > PART_SLICE || count > PARTS_MAX {
+            return Err(());
+        }
         let key = (session, part.id);
-        if !self.making.contains_key(&key) && (self.making.len() >= MOST || self.bytes + slice.len() > BYTES) {
+        if !self.making.contains_key(&key) {
+            let share = self.of_session.entry(session.0).or_insert(0);
+            if self.making.len() >= PARTS_MOST || *share >= PARTS_OF_SESSION {
+                return Err(());
+            }
+            *share += 1;
+            let place = self.free.pop().unwrap_or_else(|| {
+                self.buffers.push(vec![0; PARTS_MAX * PART_SLICE]);
+                self.buffers.len() - 1
+            });
+            self.making.insert(
+                key,
+                Slices {
+                    at: now,
+                    place,
+                    lengths: [0; PARTS_MAX],
+                    count: part.count,
+                },
+            );
+        }
+        let entry = self.making.get_mut(&key).ok_or(())?;
+        let length = entry.lengths.get_mut(index).ok_or(())?;
+        if entry.count != part.count || *length != 0 {
             return Err(());
         }
-        let entry = self.making.entry(key).or_insert(Slices {
-            at: now,
-            slices: [const { None }; 4],
-            count: part.count,
-        });
-        let place = entry.slices.get_mut(usize::from(part.index)).ok_or(())?;
-        if entry.count != part.count || place.is_some() {
-            return Err(());
+        *length = slice.len();
+        let entry = *entry;
+        let buffer = self.buffers.get_mut(entry.place).ok_or(())?;
+        buffer
+            .get_mut(index * PART_SLICE..index * PART_SLICE + slice.len())
+            .ok_or(())?
+            .copy_from_slice(slice);
+        if entry.lengths.iter().take(count).any(|&length| length == 0) {
+            return Ok(false);
         }
-        *place = Some(slice.to_vec());
-        self.bytes += slice.len();
-        if entry.slices.iter().flatten().count() < usize::from(entry.count) {
-            return Ok(None);
+        whole.clear();
+        for (at, &length) in entry.lengths.iter().take(count).enumerate() {
+            whole.extend_from_slice(buffer.get(at * PART_SLICE..at * PART_SLICE + length).ok_or(())?);
         }
-        let whole = self
-            .making
-            .remove(&key)
-            .map(|e| e.slices.into_iter().flatten().flatten().collect::<Vec<u8>>());
-        self.bytes = self.bytes.saturating_sub(whole.as_ref().map_or(0, Vec::len));
-        Ok(whole)
+        self.making.remove(&key);
+        self.release(session, entry.place);
+        Ok(true)
+    }
+
+    fn release(&mut self, session: SessionId, place: usize) {
+        self.free.push(place);
+        if let Some(share) = self.of_session.get_mut(&session.0) {
+            *share -= 1;
+            if *share == 0 {
+                self.of_session.remove(&session.0);
+            }
+        }
     }
 
     /// Forgets what is late; returns how many packets that was.
     pub fn expire(&mut self, now: Instant) -> usize {
-        let before = self.making.len();
-        let bytes = &mut self.bytes;
-        self.making.retain(|_, e| {
-            let keep = now.since(e.at) < PARTS_TIMEOUT;
+        let mut gone = Vec::new();
+        self.making.retain(|(session, _), entry| {
+            let keep = now.since(entry.at) < PARTS_TIMEOUT;
             if !keep {
-                *bytes = bytes.saturating_sub(e.slices.iter().flatten().map(Vec::len).sum());
+                gone.push((*session, entry.place));
             }
             keep
         });
-        before - self.making.len()
+        for &(session, place) in &gone {
+            self.release(session, place);
+        }
+        gone.len()
     }
 }
 
@@ -120,7 +165,9 @@ impl Fragments {
         };
         let body = bytes.get(ip.transport_at..ip.end).ok_or(())?;
         let key = (ip.source, ip.destination, protocol, id);
-        if !self.making.contains_key(&key) && (self.making.len() >= MOST || self.bytes + body.len() > BYTES) {
+        if !self.making.contains_key(&key)
+            && (self.making.len() >= FRAGMENTS_MOST || self.bytes + body.len() > FRAGMENT_BYTES)
+        {
             return Err(());
         }
         let entry = self.making.entry(key).or_insert_with(|| Making {
@@ -155,16 +202,15 @@ impl Fragments {
         }
         if offset == 0 {
             let mut header = vec![0; 40];
-            let len = IpPacket::write_header(
-                &mut header,
-                ip.source,
-                ip.destination,
+            let repr = IpRepr {
+                source: ip.source,
+                destination: ip.destination,
                 protocol,
-                ip.traffic_class,
-                ip.hop_limit,
-                0,
-                false,
-            );
+                traffic_class: ip.traffic_class,
+                hop_limit: ip.hop_limit,
+                identification: Some(id as u16),
+            };
+            let len = repr.write(&mut header, 0);
             header.truncate(len);
             entry.header = header;
         }
@@ -199,5 +245,70 @@ impl Fragments {
             keep
         });
         before - self.making.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SESSION: SessionId = SessionId(3);
+
+    fn parts() -> Parts {
+        Parts::new(KeyedState::new([1; 16]))
+    }
+
+    #[test]
+    fn a_session_that_never_finishes_its_parts_leaves_room_for_others_and_gets_its_own_back() {
+        let (mut parts, mut whole) = (parts(), Vec::new());
+        let now = Instant::from_micros(5);
+        let part = |id| PartHeader { id, index: 0, count: 2 };
+        for id in 0..PARTS_OF_SESSION as u16 {
+            assert_eq!(parts.take(now, SESSION, part(id), b"x", &mut whole), Ok(false));
+        }
+        assert_eq!(parts.take(now, SESSION, part(999), b"x", &mut whole), Err(()));
+        assert_eq!(parts.take(now, SessionId(4), part(1), b"x", &mut whole), Ok(false));
+        assert_eq!(parts.expire(now + PARTS_TIMEOUT), PARTS_OF_SESSION as usize + 1);
+        assert_eq!(parts.take(now, SESSION, part(999), b"x", &mut whole), Ok(false));
+        assert_eq!(parts.buffers.len(), PARTS_OF_SESSION as usize + 1);
+    }
+
+    proptest! {
+        #[test]
+        fn parts_in_any_order_become_the_packet(
+            bytes in prop::collection::vec(any::<u8>(), 8..PARTS_MAX * PART_SLICE), order in Just(vec![0usize, 1, 2, 3]).prop_shuffle(),
+        ) {
+            let (mut parts, mut whole) = (parts(), Vec::new());
+            let slices: Vec<_> = bytes.chunks(bytes.len().div_ceil(PARTS_MAX)).collect();
+            let mut done = 0;
+            for index in order.into_iter().filter(|&i| i < slices.len()) {
+                let header = PartHeader { id: 1, index: index as u8, count: slices.len() as u8 };
+                done += usize::from(parts.take(Instant::default(), SESSION, header, slices[index], &mut whole).unwrap());
+            }
+            prop_assert_eq!((done, &whole[..]), (1, &bytes[..]));
+        }
+
+        #[test]
+        fn any_parts_and_fragments_are_taken_or_refused(
+            headers in prop::collection::vec((0u16..3, 0u8..6, 0u8..6, 0usize..2000), 0..40),
+            packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..20),
+        ) {
+            let (mut parts, mut whole) = (parts(), Vec::new());
+            for (id, index, count, len) in headers {
+                let _ = parts.take(Instant::default(), SESSION, PartHeader { id, index, count }, &vec![0; len], &mut whole);
+            }
+            let mut fragments = Fragments::new(KeyedState::new([1; 16]));
+            for mut packet in packets {
+                if let Some(first) = packet.first_mut() { *first = 0x45; }
+                if packet.len() > 9 {
+                    packet[2..4].copy_from_slice(&[0, 60]);
+                    packet[6] &= 0x21;
+                }
+                if let Some(ip) = IpPacket::parse(&packet) {
+                    let _ = fragments.take(Instant::default(), &ip, &packet);
+                }
+            }
+        }
     }
 }

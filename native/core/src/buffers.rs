@@ -18,8 +18,8 @@ pub struct Train {
 pub const TRAIN_SEGMENTS: usize = 64;
 /// And at most so many bytes.
 pub const TRAIN_BYTES: usize = 65_507;
-/// Room that one call may need in a [`TxBatch`].
-pub const TX_ROOM: usize = 128 * 1_024;
+/// Room that one call may need in a [`TxBatch`]: 64 KiB cut into the smallest segments that hosts make (an MSS of 48), each with all headers.
+pub const TX_ROOM: usize = 256 * 1_024;
 
 /// Datagrams that the core made: sealed packets, control frames, cookies.
 pub struct TxBatch {
@@ -33,7 +33,7 @@ pub struct TxBatch {
 impl Default for TxBatch {
     fn default() -> Self {
         Self {
-            buffer: vec![0; 4 * TX_ROOM],
+            buffer: vec![0; 3 * TX_ROOM],
             used: 0,
             trains: Vec::with_capacity(256),
         }
@@ -96,9 +96,18 @@ pub struct TunBatch {
     pub pieces: Vec<Range<usize>>,
     /// What to write, in order.
     pub writes: Vec<TunWrite>,
+    /// Identification of the next IPv4 packet that a router may fragment.
+    next_id: u16,
 }
 
 impl TunBatch {
+    /// Identifications for `packets` packets; the first.
+    pub(crate) fn identify(&mut self, packets: usize) -> u16 {
+        let first = self.next_id;
+        self.next_id = first.wrapping_add(packets as u16);
+        first
+    }
+
     /// After everything was written.
     pub fn clear(&mut self) {
         self.heads.clear();
@@ -106,15 +115,29 @@ impl TunBatch {
         self.writes.clear();
     }
 
-    /// A packet wholly made by the core.
-    pub(crate) fn push_whole(&mut self, vnet: &[u8], packet: &[u8]) {
+    /// A packet wholly made by the core, in pieces; the first is its virtio header.
+    pub(crate) fn push_whole(&mut self, pieces: &[&[u8]]) {
         let start = self.heads.len();
-        self.heads.extend_from_slice(vnet);
-        self.heads.extend_from_slice(packet);
+        for piece in pieces {
+            self.heads.extend_from_slice(piece);
+        }
         self.writes.push(TunWrite {
             head: start..self.heads.len(),
             pieces: self.pieces.len()..self.pieces.len(),
         });
+    }
+
+    /// Copies the pieces of the packets from `first` on out of `source`, which won't live as long as they must.
+    pub(crate) fn copy_pieces(&mut self, first: usize, source: &[u8]) {
+        for write in self.writes.get_mut(first..).unwrap_or(&mut []) {
+            let start = self.heads.len();
+            self.heads.extend_from_within(write.head.clone());
+            for piece in self.pieces.get(write.pieces.clone()).unwrap_or(&[]) {
+                self.heads.extend_from_slice(source.get(piece.clone()).unwrap_or(&[]));
+            }
+            write.head = start..self.heads.len();
+            write.pieces = write.pieces.end..write.pieces.end;
+        }
     }
 }
 

@@ -12,9 +12,13 @@ use core::net::IpAddr;
 /// Flows at most, in all and of one session.
 const MOST: usize = 65_536;
 const MOST_OF_SESSION: u32 = 16_384;
+/// How many places are looked at for one to give up when the table is full.
+const SAMPLE: usize = 64;
 const UDP_IDLE: Duration = Duration::from_secs(180);
 const ECHO_IDLE: Duration = Duration::from_secs(60);
+/// TCP after a reset or both FINs; before both sides have spoken; while it is open.
 const TCP_CLOSED: Duration = Duration::from_secs(60);
+const TCP_OPENING: Duration = Duration::from_secs(120);
 const TCP_IDLE: Duration = Duration::from_secs(24 * 3600);
 
 /// As the host knows a flow. For echoes the local port is the id and the remote port 0.
@@ -43,18 +47,35 @@ pub struct Flow {
     pub wire: WireKey,
     /// Opened by the far end.
     pub inbound: bool,
+    /// Place of its service's counters.
     pub account: Option<u32>,
     pub last: Instant,
-    /// TCP: a reset, or a FIN from both sides.
-    pub closing: u8,
+    /// Which sides have spoken, and which have sent a FIN: bits of [`side`].
+    spoken: u8,
+    finished: u8,
+    /// Reset by either side, or refused by the far end.
+    pub closed: bool,
     /// TCP: sequence number behind the last byte that our side sent, and what it acknowledged last; for resets that we make.
     pub next_seq: u32,
     pub acked: u32,
 }
 
+/// Sides of a flow.
+pub mod side {
+    /// The local host's.
+    pub const OURS: u8 = 1;
+    /// The far end's.
+    pub const THEIRS: u8 = 2;
+}
+
 /// Index of a flow; good until the next removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowIndex(u32);
+
+impl FlowIndex {
+    /// Of no flow.
+    pub const NONE: Self = Self(u32::MAX);
+}
 
 /// All flows of a node.
 pub struct Flows {
@@ -63,6 +84,8 @@ pub struct Flows {
     local: KeyedMap<LocalKey, u32>,
     wire: KeyedMap<WireKey, u32>,
     of_session: IdMap<u32, u32>,
+    /// Where the search for a place to give up goes on.
+    cursor: usize,
 }
 
 impl Flows {
@@ -73,6 +96,7 @@ impl Flows {
             local: KeyedMap::with_hasher(state),
             wire: KeyedMap::with_hasher(state),
             of_session: IdMap::default(),
+            cursor: 0,
         }
     }
 
@@ -105,7 +129,8 @@ impl Flows {
         inbound: bool,
         account: Option<u32>,
     ) -> Option<FlowIndex> {
-        if self.local.len() >= MOST || self.count_of(session) >= MOST_OF_SESSION {
+        let own_share = self.count_of(session) >= MOST_OF_SESSION;
+        if (own_share || self.local.len() >= MOST) && !self.give_up_one(now, own_share.then_some(session)) {
             return None;
         }
         let mut wire = WireKey {
@@ -135,7 +160,9 @@ impl Flows {
             inbound,
             account,
             last: now,
-            closing: 0,
+            spoken: 0,
+            finished: 0,
+            closed: false,
             next_seq: 0,
             acked: 0,
         };
@@ -153,37 +180,56 @@ impl Flows {
         Some(FlowIndex(index))
     }
 
-    /// Removes the flows for which `gone` says so.
-    pub fn remove_if(&mut self, mut gone: impl FnMut(&Flow) -> bool) {
+    /// Removes the flows for which `gone` says so; it may change those that stay.
+    pub fn remove_if(&mut self, mut gone: impl FnMut(&mut Flow) -> bool) {
         for index in 0..self.slab.len() {
-            let Some(place) = self.slab.get_mut(index) else { return };
-            if !place.as_ref().is_some_and(&mut gone) {
-                continue;
+            if self.slab.get_mut(index).and_then(Option::as_mut).is_some_and(&mut gone) {
+                self.remove(index);
             }
-            let Some(flow) = place.take() else { continue };
-            self.local.remove(&flow.local);
-            self.wire.remove(&flow.wire);
-            if let Some(count) = self.of_session.get_mut(&flow.wire.session.0) {
-                *count -= 1;
-                if *count == 0 {
-                    self.of_session.remove(&flow.wire.session.0);
-                }
-            }
-            self.free.push(index as u32);
         }
+    }
+
+    fn remove(&mut self, index: usize) {
+        let Some(flow) = self.slab.get_mut(index).and_then(Option::take) else {
+            return;
+        };
+        self.local.remove(&flow.local);
+        self.wire.remove(&flow.wire);
+        if let Some(count) = self.of_session.get_mut(&flow.wire.session.0) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_session.remove(&flow.wire.session.0);
+            }
+        }
+        self.free.push(index as u32);
+    }
+
+    /// Makes room: of a sample of places (of one session, if it has used up its share) the flow that is most likely dead goes. An open TCP
+    /// connection never does.
+    fn give_up_one(&mut self, now: Instant, only: Option<SessionId>) -> bool {
+        let mut best: Option<(Instant, usize)> = None;
+        let places = self.slab.len();
+        for _ in 0..SAMPLE.min(places) {
+            self.cursor = (self.cursor + 1) % places;
+            let Some(flow) = self.slab.get(self.cursor).and_then(Option::as_ref) else {
+                continue;
+            };
+            let ours = only.is_none_or(|session| session == flow.wire.session);
+            if ours && flow.idle_limit() != TCP_IDLE && best.is_none_or(|(last, _)| flow.last < last) {
+                best = Some((flow.last, self.cursor));
+            }
+        }
+        // What was busy this very second isn't dead.
+        let gone = best.filter(|(last, _)| now.since(*last) >= Duration::from_secs(1));
+        if let Some((_, index)) = gone {
+            self.remove(index);
+        }
+        gone.is_some()
     }
 
     /// Removes what has been idle for too long.
     pub fn expire(&mut self, now: Instant) {
-        self.remove_if(|flow| {
-            let limit = match flow.local.protocol {
-                protocol::TCP if flow.closing >= 2 => TCP_CLOSED,
-                protocol::TCP => TCP_IDLE,
-                protocol::UDP => UDP_IDLE,
-                _ => ECHO_IDLE,
-            };
-            now.since(flow.last) > limit
-        });
+        self.remove_if(|flow| now.since(flow.last) > flow.idle_limit());
     }
 }
 
@@ -198,15 +244,28 @@ pub mod tcp_flags {
 }
 
 impl Flow {
-    /// Notes a segment's flags, so that a finished connection makes room soon.
-    pub fn note_tcp(&mut self, now: Instant, flags: u8) {
+    /// Notes a segment and its flags, so that a finished connection makes room soon. `from` is a bit of [`side`].
+    pub fn note_tcp(&mut self, now: Instant, flags: u8, from: u8) {
         self.last = now;
-        if flags & tcp_flags::RST != 0 {
-            self.closing = 2;
-        } else if flags & tcp_flags::SYN != 0 {
-            self.closing = 0;
-        } else if flags & tcp_flags::FIN != 0 {
-            self.closing = (self.closing + 1).min(2);
+        if flags & tcp_flags::SYN != 0 && flags & tcp_flags::ACK == 0 {
+            // The same ports again: a new connection.
+            (self.spoken, self.finished, self.closed) = (0, 0, false);
+        }
+        self.spoken |= from;
+        if flags & tcp_flags::FIN != 0 {
+            self.finished |= from;
+        }
+        self.closed |= flags & tcp_flags::RST != 0;
+    }
+
+    fn idle_limit(&self) -> Duration {
+        const BOTH: u8 = side::OURS | side::THEIRS;
+        match self.local.protocol {
+            protocol::TCP if self.closed || self.finished == BOTH => TCP_CLOSED,
+            protocol::TCP if self.spoken != BOTH => TCP_OPENING,
+            protocol::TCP => TCP_IDLE,
+            protocol::UDP => UDP_IDLE,
+            _ => ECHO_IDLE,
         }
     }
 }
@@ -239,5 +298,37 @@ mod tests {
         assert_eq!(flows.by_wire(&other), Some(b));
         flows.remove_if(|flow| flow.local == v4);
         assert_eq!((flows.by_local(&v4), flows.count_of(SessionId(1))), (None, 1));
+    }
+
+    #[test]
+    fn a_full_table_gives_up_what_is_dead_and_never_an_open_connection() {
+        let mut flows = Flows::new(KeyedState::new([3; 16]));
+        let (start, later) = (Instant::default(), Instant::from_micros(30_000_000));
+        let key = |n: usize| LocalKey {
+            own: core::net::Ipv4Addr::from(n as u32).into(),
+            peer: [198, 18, 0, 9].into(),
+            protocol: protocol::TCP,
+            local_port: 1,
+            remote_port: n as u16,
+        };
+        for n in 0..MOST {
+            let index = flows
+                .add(start, key(n), SessionId(n as u32 / 10_000), false, None)
+                .unwrap();
+            let flow = flows.get_mut(index).unwrap();
+            flow.note_tcp(start, tcp_flags::SYN, side::OURS);
+            if n % 2 == 0 {
+                flow.note_tcp(start, tcp_flags::ACK, side::THEIRS);
+            }
+        }
+        let fresh = key(MOST + 1);
+        assert!(
+            flows.add(start, fresh, SessionId(99), false, None).is_none(),
+            "nothing is dead yet"
+        );
+        assert!(flows.add(later, fresh, SessionId(99), false, None).is_some());
+        assert!((0..MOST).step_by(2).all(|n| flows.by_local(&key(n)).is_some()));
+        flows.expire(Instant::from_micros(200_000_000));
+        assert_eq!(flows.local.len(), MOST / 2);
     }
 }

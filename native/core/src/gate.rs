@@ -4,10 +4,12 @@ use crate::api::Remote;
 use crate::hash::{KeyedMap, KeyedState};
 use crate::keyed::{blake2b_128_keyed, blake2b_256, cookie_key, mac1_key, same};
 use crate::stats::DropReason;
+use crate::tables::within_rate;
 use crate::time::{Duration, Instant};
 use crate::wire::{COOKIE_LEN, HANDSHAKE_LEN, MAC_LEN};
 use chacha20poly1305::{AeadInPlace, KeyInit, XChaCha20Poly1305};
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
 
 const MAC1_AT: usize = HANDSHAKE_LEN - 2 * MAC_LEN;
 const MAC2_AT: usize = HANDSHAKE_LEN - MAC_LEN;
@@ -20,6 +22,12 @@ const RATE: u64 = 10;
 const BURST: u64 = 20;
 /// Sources remembered at most; only sources that showed a cookie take a place.
 const SOURCES: usize = 4_096;
+/// Neighbours that we called lately and whose answers therefore pass: how many are remembered, for how long, and answers of each.
+const EXPECTED: usize = 64;
+const EXPECTED_FOR: Duration = Duration::from_secs(10);
+const ANSWERS: u32 = 8;
+/// Answers a second that pass from elsewhere: a neighbour with several addresses may answer from another than the one that we called.
+const UNEXPECTED: u32 = 16;
 
 /// The verdict on a handshake message.
 pub enum Verdict {
@@ -36,6 +44,12 @@ struct Bucket {
     at: Instant,
 }
 
+struct Expected {
+    address: SocketAddr,
+    at: Instant,
+    answers: u32,
+}
+
 /// Gates for one node.
 pub struct Gate {
     mac1: [u8; 32],
@@ -48,6 +62,8 @@ pub struct Gate {
     in_window: u32,
     loaded_until: Instant,
     sources: KeyedMap<IpAddr, Bucket>,
+    expected: VecDeque<Expected>,
+    unexpected: (Instant, u32),
 }
 
 impl Gate {
@@ -63,6 +79,8 @@ impl Gate {
             window_at: Instant::default(),
             in_window: 0,
             loaded_until: Instant::default(),
+            expected: VecDeque::with_capacity(EXPECTED),
+            unexpected: (Instant::default(), 0),
             sources: KeyedMap::with_hasher(KeyedState::new(
                 *blake2b_256(&[&seed, b"sources"]).first_chunk().unwrap_or(&[0; 16]),
             )),
@@ -103,12 +121,45 @@ impl Gate {
         Verdict::Pass
     }
 
+    /// We are about to send a handshake message there: answers may come.
+    pub fn expect(&mut self, now: Instant, address: SocketAddr) {
+        self.expected
+            .retain(|e| e.address != address && now.since(e.at) < EXPECTED_FOR);
+        if self.expected.len() >= EXPECTED {
+            self.expected.pop_front();
+        }
+        self.expected.push_back(Expected {
+            address,
+            at: now,
+            answers: 0,
+        });
+    }
+
     /// Judges message 2: mac1 under our own key; what it answers is the control logic's to know.
-    pub fn response(&self, message: &[u8]) -> Verdict {
-        if self.mac1_holds(message) {
+    pub fn response(&mut self, now: Instant, from: Remote, message: &[u8]) -> Verdict {
+        if !self.mac1_holds(message) {
+            return Verdict::Drop(DropReason::BadMac1);
+        }
+        self.answer(now, from)
+    }
+
+    /// Judges a cookie, or message 2 after its mac1: a flood of forged answers must not drown the true one.
+    pub fn answer(&mut self, now: Instant, from: Remote) -> Verdict {
+        let known = self
+            .expected
+            .iter_mut()
+            .find(|e| e.address == from.address && now.since(e.at) < EXPECTED_FOR);
+        let passes = match known {
+            Some(expected) => {
+                expected.answers = expected.answers.saturating_add(1);
+                expected.answers <= ANSWERS
+            }
+            None => within_rate(&mut self.unexpected, now, UNEXPECTED),
+        };
+        if passes {
             Verdict::Pass
         } else {
-            Verdict::Drop(DropReason::BadMac1)
+            Verdict::Drop(DropReason::RateLimited)
         }
     }
 
@@ -258,5 +309,23 @@ mod tests {
         let mut gate = Gate::new(&[5; 32], [1; 32]);
         let verdict = gate.initiation(Instant::default(), remote(1), &message(&[6; 32], None));
         assert!(matches!(verdict, Verdict::Drop(DropReason::BadMac1)));
+    }
+
+    #[test]
+    fn forged_answers_do_not_drown_the_one_that_is_expected() {
+        let mut gate = Gate::new(&[5; 32], [1; 32]);
+        let now = Instant::from_micros(5_000_000);
+        let answer = message(&[5; 32], None);
+        gate.expect(now, remote(7).address);
+        let passed = (0..1000)
+            .filter(|_| matches!(gate.response(now, remote(9), &answer), Verdict::Pass))
+            .count();
+        assert_eq!(passed, UNEXPECTED as usize);
+        assert!(matches!(gate.response(now, remote(7), &answer), Verdict::Pass));
+        let foreign = message(&[6; 32], None);
+        assert!(matches!(
+            gate.response(now, remote(7), &foreign),
+            Verdict::Drop(DropReason::BadMac1)
+        ));
     }
 }

@@ -1,7 +1,6 @@
 //! ICMP of both families (RFC 792, RFC 4443): read what the host sends, write what it must be told.
 
 use crate::buffers::TunBatch;
-use crate::core::TunFeatures;
 use crate::flows::{Flow, tcp_flags};
 use crate::wire::*;
 use core::net::IpAddr;
@@ -48,6 +47,10 @@ pub fn parse(v4: bool, bytes: &[u8]) -> Option<Message<'_>> {
             data,
         })
     };
+    // IPv6's MTU is 32 bits wide, and its header is 20 bytes longer; the wire speaks of IPv4's.
+    let mtu6 = ((u32::from(id) << 16) | u32::from(sequence))
+        .saturating_sub(20)
+        .min(0xffff) as u16;
     let error = |class, mtu| {
         Some(Message::Error {
             class,
@@ -60,7 +63,7 @@ pub fn parse(v4: bool, bytes: &[u8]) -> Option<Message<'_>> {
         (true, 0, 0) | (false, 129, 0) => echo(true),
         (true, 3, 3) | (false, 1, 4) => error(ErrorClass::PortUnreachable, 0),
         (true, 3, 4) => error(ErrorClass::TooBig, sequence),
-        (false, 2, 0) => error(ErrorClass::TooBig, sequence),
+        (false, 2, 0) => error(ErrorClass::TooBig, mtu6),
         (true, 3, 9 | 10 | 13) | (false, 1, 1 | 5 | 6) => error(ErrorClass::Denied, 0),
         (true, 3, _) | (false, 1, _) => error(ErrorClass::HostUnreachable, 0),
         (true, 11, 0) | (false, 3, 0) => error(ErrorClass::HopLimit, 0),
@@ -119,10 +122,18 @@ fn whole(tun: &mut TunBatch, source: IpAddr, destination: IpAddr, number: u8, tr
         field.copy_from_slice(&sum.to_be_bytes());
     }
     let mut packet = [0; 40 + 128];
-    let header = IpPacket::write_header(&mut packet, source, destination, number, 0, 64, transport.len(), false);
+    let repr = IpRepr {
+        source,
+        destination,
+        protocol: number,
+        traffic_class: 0,
+        hop_limit: 64,
+        identification: None,
+    };
+    let header = repr.write(&mut packet, transport.len());
     if let Some(body) = packet.get_mut(header..header + transport.len()) {
         body.copy_from_slice(transport);
-        tun.push_whole(&VnetHeader::default().bytes(), &packet[..header + transport.len()]);
+        tun.push_whole(&[&VnetHeader::default().bytes(), &packet[..header + transport.len()]]);
     }
 }
 
@@ -142,22 +153,26 @@ fn error_message(v4: bool, class: ErrorClass, mtu: u16, quote: &[u8], out: &mut 
     *out = [0; 8 + 40 + QUOTE];
     out[0] = kind;
     out[1] = code;
-    out[6..8].copy_from_slice(&mtu.to_be_bytes());
+    if class == ErrorClass::TooBig {
+        out[6..8].copy_from_slice(&mtu.to_be_bytes());
+    }
     let len = quote.len().min(40 + QUOTE);
     out[8..8 + len].copy_from_slice(&quote[..len]);
     8 + len
 }
 
 /// Tells the local sender of `packet` that it is too long.
-pub fn too_big(tun: &mut TunBatch, _: TunFeatures, ip: &IpPacket, packet: &[u8], mtu: u16) {
+pub fn too_big(tun: &mut TunBatch, ip: &IpPacket, packet: &[u8], mtu: usize) {
     let mut out = [0; 8 + 40 + QUOTE];
-    let len = error_message(ip.source.is_ipv4(), ErrorClass::TooBig, mtu, packet, &mut out);
-    let number = if ip.source.is_ipv4() {
-        protocol::ICMP
-    } else {
-        protocol::ICMP6
-    };
-    whole(tun, ip.destination, ip.source, number, &mut out[..len]);
+    let v4 = ip.source.is_ipv4();
+    let len = error_message(v4, ErrorClass::TooBig, mtu.min(0xffff) as u16, packet, &mut out);
+    whole(
+        tun,
+        ip.destination,
+        ip.source,
+        if v4 { protocol::ICMP } else { protocol::ICMP6 },
+        &mut out[..len],
+    );
 }
 
 /// Tells a local program what became of its flow: a reset where TCP was refused, else an ICMP error with the flow's own headers.
@@ -172,7 +187,15 @@ pub fn tell(tun: &mut TunBatch, flow: &Flow, class: ErrorClass, value: u16) {
         (protocol::ICMP, false) => protocol::ICMP6,
         (number, _) => number,
     };
-    let at = IpPacket::write_header(&mut quoted, own, peer, number, 0, 64, 8, true);
+    let repr = IpRepr {
+        source: own,
+        destination: peer,
+        protocol: number,
+        traffic_class: 0,
+        hop_limit: 64,
+        identification: None,
+    };
+    let at = repr.write(&mut quoted, 8);
     if flow.local.protocol == protocol::ICMP {
         quoted[at] = if v4 { 8 } else { 128 };
         quoted[at + 4..at + 6].copy_from_slice(&flow.local.local_port.to_be_bytes());
@@ -182,8 +205,14 @@ pub fn tell(tun: &mut TunBatch, flow: &Flow, class: ErrorClass, value: u16) {
         // The host believes an error about TCP only if the sequence number is one that it has under way.
         quoted[at + 4..at + 8].copy_from_slice(&flow.next_seq.wrapping_sub(1).to_be_bytes());
     }
+    // No host need believe less than its family's minimum.
+    let mtu = if v4 {
+        value.max(576)
+    } else {
+        value.saturating_add(20).max(1280)
+    };
     let mut out = [0; 8 + 40 + QUOTE];
-    let len = error_message(v4, class, value, &quoted[..at + 8], &mut out);
+    let len = error_message(v4, class, mtu, &quoted[..at + 8], &mut out);
     whole(
         tun,
         peer,

@@ -4,19 +4,23 @@
 #![forbid(unsafe_code)]
 
 pub mod aead;
+mod answers;
 mod api;
 mod assemble;
 mod buffers;
+mod commands;
 mod core;
+mod deliver;
 mod flows;
 mod gate;
 mod hash;
 mod icmp;
-mod inbound;
 pub mod keyed;
 mod merge;
 mod outbound;
+mod receive;
 mod replay;
+mod seal;
 mod stats;
 mod tables;
 mod time;

@@ -5,6 +5,7 @@ use crate::api::SessionId;
 use crate::buffers::{TunBatch, TunWrite};
 use crate::core::TunFeatures;
 use crate::flows::{FlowIndex, LocalKey, tcp_flags};
+use crate::outbound::clamp_mss;
 use crate::wire::*;
 use core::ops::Range;
 
@@ -82,7 +83,12 @@ impl Merge {
         let header_len = header.len().min(58);
         copy[..header_len].copy_from_slice(&header[..header_len]);
         let (flags, closed) = match segment.kind {
-            Kind::Tcp => (copy[13], copy[13] & !tcp_flags::ACK != 0),
+            Kind::Tcp => {
+                if copy[13] & tcp_flags::SYN != 0 {
+                    clamp_mss(&mut copy[18..header_len]);
+                }
+                (copy[13], copy[13] != tcp_flags::ACK)
+            }
             _ => (0, false),
         };
         self.run = Some(Run {
@@ -167,16 +173,16 @@ impl Merge {
         };
         let (source, destination) = (run.local.peer, run.local.own);
         let mut head = [0u8; VNET_HEADER + 40 + 60];
-        let ip_len = IpPacket::write_header(
-            &mut head[VNET_HEADER..],
+        let repr = IpRepr {
             source,
             destination,
-            number,
-            run.traffic_class,
-            run.hop_limit,
-            transport_len + run.total,
-            run.kind == Kind::Tcp,
-        );
+            protocol: number,
+            traffic_class: run.traffic_class,
+            hop_limit: run.hop_limit,
+            // TCP finds the path's size; a datagram may be longer than the LAN takes.
+            identification: (run.kind != Kind::Tcp).then(|| tun.identify(run.pieces.len().max(1))),
+        };
+        let ip_len = repr.write(&mut head[VNET_HEADER..], transport_len + run.total);
         let end = VNET_HEADER + ip_len + transport_len;
         let transport = &mut head[VNET_HEADER + ip_len..end];
         transport[..2].copy_from_slice(&run.local.remote_port.to_be_bytes());

@@ -70,6 +70,8 @@ drop_reasons! {
     Unassembled => "unassembled",
     /// The flow table is full.
     TooManyFlows => "tooManyFlows",
+    /// No room in the buffer that the shell lent.
+    NoRoom => "noRoom",
     /// All counters of the keys are used.
     CounterExhausted => "counterExhausted",
     /// A command that named something that is gone.
@@ -155,8 +157,12 @@ impl Default for Drops {
 
 impl Drops {
     pub(crate) fn count(&mut self, reason: DropReason) {
+        self.add(reason, 1);
+    }
+
+    pub(crate) fn add(&mut self, reason: DropReason, packets: u64) {
         if let Some(counter) = self.0.get_mut(reason as usize) {
-            *counter += 1;
+            *counter += packets;
         }
     }
 

@@ -6,25 +6,46 @@ use crate::keyed::HopKey;
 use crate::replay::ReplayWindow;
 use crate::stats::Traffic;
 use crate::time::{Duration, Instant};
-use crate::wire::{counter_of, join_counter};
+use crate::wire::join_counter;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Keys that have not been replaced for so long seal and open nothing (WireGuard's REJECT_AFTER_TIME).
 pub const KEY_LIFE: Duration = Duration::from_secs(180);
 /// After so many packets under one key the control logic is asked for another.
 pub const REKEY_AFTER: u64 = 1 << 60;
-/// Counters at most on one path: what 62 bits hold.
+/// Counters at most under one key space: what 62 bits hold.
 const COUNTER_LIMIT: u64 = (1 << 62) - 1;
+
+/// The next counter to seal under. Atomic and shared, so that several workers may one day send under one key; never wraps, never goes back.
+#[derive(Clone, Default)]
+pub struct SendCounter(Arc<AtomicU64>);
+
+impl SendCounter {
+    /// Takes `packets` consecutive counters and returns the first; `None` when they would pass the limit, and then none is taken.
+    pub fn take(&self, packets: u64) -> Option<u64> {
+        let next = |counter: u64| counter.checked_add(packets).filter(|&next| next <= COUNTER_LIMIT);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()
+    }
+
+    /// The counter that the next packet will have.
+    pub fn peek(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// One set of keys of a link.
 pub struct LinkGeneration<A: Aead> {
     pub generation: Generation,
+    /// We shook hands first: fixes directions in hop keys.
+    pub initiator: bool,
     pub receive_index: u32,
     pub send_index: u32,
     pub send: A::Key,
     pub receive: A::Key,
     pub hop_secret: Zeroizing<[u8; 32]>,
-    pub counter: u64,
+    pub counter: SendCounter,
     pub window: ReplayWindow,
     pub confirmed: bool,
 }
@@ -32,7 +53,6 @@ pub struct LinkGeneration<A: Aead> {
 /// An adjacent node.
 pub struct Link<A: Aead> {
     pub id: LinkId,
-    pub initiator: bool,
     pub remote: Remote,
     pub generations: Vec<LinkGeneration<A>>,
     pub current: Generation,
@@ -41,19 +61,48 @@ pub struct Link<A: Aead> {
     pub roamed: Option<Instant>,
     /// Unknown labels reported in the running second.
     pub reported: (Instant, u32),
+    /// Events that wait for the control logic.
+    pub waiting: u32,
 }
 
 impl<A: Aead> Link<A> {
     pub fn generation(&mut self, generation: Generation) -> Option<&mut LinkGeneration<A>> {
         self.generations.iter_mut().find(|g| g.generation == generation)
     }
+
+    /// Whether the keys that we send under are known to be the far end's too.
+    pub fn is_confirmed(&self) -> bool {
+        self.generations
+            .iter()
+            .any(|g| g.generation == self.current && g.confirmed)
+    }
+
+    /// A valid packet came from elsewhere: whether that is to be told now.
+    pub fn roams(&mut self, now: Instant, from: Remote) -> bool {
+        /// A neighbour's new address is told to the control logic at most so often.
+        const EVERY: Duration = Duration::from_millis(500);
+        let told = self.roamed.is_some_and(|at| now.since(at) < EVERY);
+        if self.remote == from || told {
+            return false;
+        }
+        self.roamed = Some(now);
+        true
+    }
+}
+
+/// A relay's entry: swap label and hop tag, and send on.
+pub struct Forward {
+    pub link: LinkId,
+    pub label: Label,
+    pub hop: HopKey,
+    /// Made with the first valid packet: half-open labels cost little.
+    pub window: Option<Box<ReplayWindow>>,
 }
 
 /// What happens to packets with a label.
 pub enum Action {
-    /// A relay's: swap and send on.
-    Forward { link: LinkId, label: Label, hop: HopKey },
-    /// An end's: open.
+    Forward(Forward),
+    /// An end's: open. The path has the replay window.
     Deliver(PathId),
 }
 
@@ -61,7 +110,6 @@ pub enum Action {
 pub struct LabelEntry {
     pub link: LinkId,
     pub hop: HopKey,
-    pub window: ReplayWindow,
     pub action: Action,
     pub valid: Instant,
     /// Relays: half-open until the first valid packet.
@@ -85,7 +133,7 @@ pub struct Path<A: Aead> {
     pub egress_key: HopKey,
     pub slots: [Option<Slot<A>>; 4],
     pub send_slot: usize,
-    pub counter: u64,
+    pub counter: SendCounter,
     pub slot_start: u64,
     pub asked_rekey: bool,
     pub window: ReplayWindow,
@@ -112,19 +160,13 @@ impl<A: Aead> Path<A> {
         if now.since(slot.since) > KEY_LIFE {
             return Err(CannotSend::NoKey);
         }
-        let next = self
-            .counter
-            .checked_add(packets)
-            .filter(|&next| next < COUNTER_LIMIT)
-            .ok_or(CannotSend::Exhausted)?;
-        let first = join_counter(self.send_slot, counter_of(self.counter));
-        self.counter = next;
-        Ok(first)
+        let first = self.counter.take(packets).ok_or(CannotSend::Exhausted)?;
+        Ok(join_counter(self.send_slot, first))
     }
 
     /// Whether this key has sealed so much that it should be replaced; true once.
     pub fn wants_rekey(&mut self) -> bool {
-        let wants = !self.asked_rekey && self.counter - self.slot_start >= REKEY_AFTER;
+        let wants = !self.asked_rekey && self.counter.peek().saturating_sub(self.slot_start) >= REKEY_AFTER;
         self.asked_rekey |= wants;
         wants
     }
@@ -132,7 +174,7 @@ impl<A: Aead> Path<A> {
     /// Sends under `slot` from now on.
     pub fn switch_to(&mut self, slot: usize) {
         self.send_slot = slot;
-        self.slot_start = self.counter;
+        self.slot_start = self.counter.peek();
         self.asked_rekey = false;
     }
 }
@@ -149,12 +191,17 @@ pub struct Session {
     pub heard: Option<Instant>,
     pub sent: Option<Instant>,
     pub part_id: u16,
-    /// Refusals that we answered in the running second.
-    pub refused: (Instant, u32),
+    pub opened: Instant,
+    /// Segments of unknown connections shown to the host in the running second.
+    pub resumed: (Instant, u32),
+    /// Refusals and reports that we sealed in the running second.
+    pub reported: (Instant, u32),
+    /// Events that wait for the control logic.
+    pub waiting: u32,
 }
 
 impl Session {
-    pub fn new(id: SessionId) -> Self {
+    pub fn new(now: Instant, id: SessionId) -> Self {
         Self {
             id,
             pairs: Vec::new(),
@@ -165,7 +212,10 @@ impl Session {
             heard: None,
             sent: None,
             part_id: 0,
-            refused: (Instant::default(), 0),
+            opened: now,
+            resumed: (now, 0),
+            reported: (now, 0),
+            waiting: 0,
         }
     }
 }
@@ -177,4 +227,19 @@ pub fn within_rate(state: &mut (Instant, u32), now: Instant, limit: u32) -> bool
     }
     state.1 = state.1.saturating_add(1);
     state.1 <= limit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_taken_once_and_stop_hard_at_the_limit() {
+        let counter = SendCounter::default();
+        assert_eq!((counter.take(64), counter.take(1)), (Some(0), Some(64)));
+        counter.0.store(COUNTER_LIMIT - 10, Ordering::Relaxed);
+        assert_eq!(counter.take(11), None);
+        assert_eq!(counter.take(10), Some(COUNTER_LIMIT - 10));
+        assert_eq!(counter.take(1), None);
+    }
 }

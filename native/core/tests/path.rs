@@ -279,6 +279,29 @@ impl Lab {
     }
 }
 
+#[allow(clippy::too_many_arguments)]
+fn header(
+    out: &mut [u8],
+    source: core::net::IpAddr,
+    destination: core::net::IpAddr,
+    protocol: u8,
+    traffic_class: u8,
+    hop_limit: u8,
+    payload: usize,
+    dont_fragment: bool,
+) -> usize {
+    let identification = (!dont_fragment).then_some(1);
+    IpRepr {
+        source,
+        destination,
+        protocol,
+        traffic_class,
+        hop_limit,
+        identification,
+    }
+    .write(out, payload)
+}
+
 /// A whole TCP packet as a host would hand it to its TUN: checksum begun only.
 fn tcp(
     source: core::net::IpAddr,
@@ -289,7 +312,7 @@ fn tcp(
     payload: &[u8],
 ) -> (VnetHeader, Vec<u8>) {
     let mut packet = vec![0; 60];
-    let at = IpPacket::write_header(&mut packet, source, destination, 6, 0xb8, 64, 20 + payload.len(), true);
+    let at = header(&mut packet, source, destination, 6, 0xb8, 64, 20 + payload.len(), true);
     packet.truncate(at);
     packet.extend_from_slice(&ports.0.to_be_bytes());
     packet.extend_from_slice(&ports.1.to_be_bytes());
@@ -312,7 +335,7 @@ fn udp(
     payload: &[u8],
 ) -> (VnetHeader, Vec<u8>) {
     let mut packet = vec![0; 60];
-    let at = IpPacket::write_header(&mut packet, source, destination, 17, 0, 64, 8 + payload.len(), false);
+    let at = header(&mut packet, source, destination, 17, 0, 64, 8 + payload.len(), false);
     packet.truncate(at);
     packet.extend_from_slice(&ports.0.to_be_bytes());
     packet.extend_from_slice(&ports.1.to_be_bytes());
@@ -476,7 +499,7 @@ fn fragments_are_whole_before_policy_and_wrong_checksums_stay_out() {
     packet[26..28].copy_from_slice(&sum.to_be_bytes());
     let fragment = |range: std::ops::Range<usize>, more: bool| {
         let mut f = vec![0; 20];
-        IpPacket::write_header(&mut f, ip(1), ip(9), 17, 0, 64, range.len(), false);
+        header(&mut f, ip(1), ip(9), 17, 0, 64, range.len(), false);
         let field = (range.start as u16 / 8) | if more { 0x2000 } else { 0 };
         f[6..8].copy_from_slice(&field.to_be_bytes());
         f.extend_from_slice(&packet[20..][range]);
@@ -497,7 +520,7 @@ fn an_echo_crosses_and_its_answer_only_to_who_asked() {
     let mut lab = Lab::new();
     let echo = |source, destination, kind: u8| {
         let mut p = vec![0; 20];
-        IpPacket::write_header(&mut p, source, destination, 1, 0, 64, 12, false);
+        header(&mut p, source, destination, 1, 0, 64, 12, false);
         let mut m = vec![kind, 0, 0, 0, 0, 7, 0, 1, 1, 2, 3, 4];
         let sum = checksum(sum_bytes(0, &m));
         m[2..4].copy_from_slice(&sum.to_be_bytes());

@@ -208,30 +208,44 @@ impl IpPacket {
             dont_fragment: true,
         })
     }
+}
 
-    /// Writes an IP header for `payload` bytes of transport; returns its length, 20 or 40. Families must agree, else 0.
-    pub fn write_header(
-        out: &mut [u8],
-        source: IpAddr,
-        destination: IpAddr,
-        protocol: u8,
-        traffic_class: u8,
-        hop_limit: u8,
-        payload: usize,
-        dont_fragment: bool,
-    ) -> usize {
-        match (source, destination) {
+/// What an IP header that we write says. Both addresses are of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpRepr {
+    /// Source.
+    pub source: IpAddr,
+    /// Destination.
+    pub destination: IpAddr,
+    /// What follows.
+    pub protocol: u8,
+    /// DSCP and ECN.
+    pub traffic_class: u8,
+    /// Time to live or hop limit.
+    pub hop_limit: u8,
+    /// IPv4: `None` sets "don't fragment"; else the identification by which fragments are told from another packet's.
+    pub identification: Option<u16>,
+}
+
+impl IpRepr {
+    /// Writes a header for `payload` bytes of transport to the front of `out` and returns its length, 20 or 40; 0 when the families differ
+    /// or `out` is too short.
+    pub fn write(&self, out: &mut [u8], payload: usize) -> usize {
+        match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let Some(header) = out.first_chunk_mut::<20>() else {
                     return 0;
                 };
                 *header = [0; 20];
                 header[0] = 0x45;
-                header[1] = traffic_class;
+                header[1] = self.traffic_class;
                 header[2..4].copy_from_slice(&((20 + payload) as u16).to_be_bytes());
-                header[6] = if dont_fragment { 0x40 } else { 0 };
-                header[8] = hop_limit;
-                header[9] = protocol;
+                match self.identification {
+                    Some(id) => header[4..6].copy_from_slice(&id.to_be_bytes()),
+                    None => header[6] = 0x40,
+                }
+                header[8] = self.hop_limit;
+                header[9] = self.protocol;
                 header[12..16].copy_from_slice(&source.octets());
                 header[16..].copy_from_slice(&destination.octets());
                 let sum = checksum(sum_bytes(0, header));
@@ -243,11 +257,11 @@ impl IpPacket {
                     return 0;
                 };
                 *header = [0; 40];
-                header[0] = 0x60 | (traffic_class >> 4);
-                header[1] = traffic_class << 4;
+                header[0] = 0x60 | (self.traffic_class >> 4);
+                header[1] = self.traffic_class << 4;
                 header[4..6].copy_from_slice(&(payload as u16).to_be_bytes());
-                header[6] = protocol;
-                header[7] = hop_limit;
+                header[6] = self.protocol;
+                header[7] = self.hop_limit;
                 header[8..24].copy_from_slice(&source.octets());
                 header[24..].copy_from_slice(&destination.octets());
                 40
@@ -332,21 +346,39 @@ mod tests {
     #[test]
     fn a_header_with_its_checksum_sums_to_zero() {
         let mut out = [0; 20];
-        let len = IpPacket::write_header(
-            &mut out,
-            [198, 18, 0, 1].into(),
-            [198, 18, 0, 9].into(),
-            17,
-            0xb8,
-            64,
-            100,
-            true,
-        );
+        let repr = IpRepr {
+            source: [198, 18, 0, 1].into(),
+            destination: [198, 18, 0, 9].into(),
+            protocol: 17,
+            traffic_class: 0xb8,
+            hop_limit: 64,
+            identification: Some(7),
+        };
+        let len = repr.write(&mut out, 100);
         assert_eq!(len, 20);
         assert_eq!(checksum(sum_bytes(0, &out)), 0);
     }
 
     proptest! {
+        #[test]
+        fn a_written_header_reads_back(
+            v6: bool, source: [u8; 16], destination: [u8; 16], traffic_class: u8, hop_limit: u8, identification: Option<u16>, payload in 8usize..1400,
+        ) {
+            let address = |bytes: [u8; 16]| -> IpAddr {
+                if v6 { bytes.into() } else { [bytes[0], bytes[1], bytes[2], bytes[3]].into() }
+            };
+            let (source, destination) = (address(source), address(destination));
+            let repr = IpRepr { source, destination, protocol: 17, traffic_class, hop_limit, identification };
+            let mut packet = vec![0; 40 + payload];
+            let at = repr.write(&mut packet, payload);
+            packet.truncate(at + payload);
+            packet[at + 4..at + 6].copy_from_slice(&(payload as u16).to_be_bytes());
+            let read = IpPacket::parse(&packet).unwrap();
+            prop_assert_eq!((read.source, read.destination, read.traffic_class, read.hop_limit), (source, destination, traffic_class, hop_limit));
+            prop_assert_eq!((read.transport_at, read.end, read.transport), (at, packet.len(), Transport::Udp));
+            prop_assert_eq!(read.dont_fragment, v6 || identification.is_none());
+        }
+
         #[test]
         fn any_bytes_parse_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200), first in prop::sample::select(vec![0x45u8, 0x46, 0x60, 0x65])) {
             let _ = IpPacket::parse(&bytes);

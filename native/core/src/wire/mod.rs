@@ -26,6 +26,9 @@
 //! | 5 part | id u16, index u8, count u8 (2–4), a slice of a whole inner packet, kind included |
 //! | 6 control | bytes for the control logic |
 //!
+//! A part's slice is at most [`PART_SLICE`] bytes; only UDP datagrams and echoes go in parts. The MTU in an error is that of IPv4: whoever
+//! speaks IPv6 takes 20 off before sending it and adds them on receiving it.
+//!
 //! The AEAD nonce is four zero bytes and the counter field, little-endian; the hop tag is SipHash-2-4 over label, counter field and AEAD tag.
 
 mod inner;
@@ -34,7 +37,7 @@ mod outer;
 
 pub use inner::{ErrorClass, ErrorReport, INNER_HEADER, InnerHeader, Kind, PART_HEADER, PartHeader};
 pub use ip::{
-    IpPacket, Transport, VNET_HEADER, VnetHeader, checksum, fold, gso, pseudo_header_sum, sum_bytes, vnet_flags,
+    IpPacket, IpRepr, Transport, VNET_HEADER, VnetHeader, checksum, fold, gso, pseudo_header_sum, sum_bytes, vnet_flags,
 };
 pub use outer::{
     COOKIE_LEN, DATA_HEADER, DATA_OVERHEAD, DataHeader, HANDSHAKE_LEN, LINK_HEADER, LINK_OVERHEAD, MAC_LEN, Outer,
@@ -47,6 +50,10 @@ pub const TAG: usize = 16;
 pub const DATAGRAM: usize = 1_452;
 /// Largest inner packet (inner header and body) in one datagram.
 pub const INNER_MAX: usize = DATAGRAM - DATA_OVERHEAD;
+/// Longest slice of a part, bytes.
+pub const PART_SLICE: usize = INNER_MAX - PART_HEADER;
+/// Parts at most.
+pub const PARTS_MAX: usize = 4;
 /// IP protocol numbers that we carry.
 pub mod protocol {
     /// ICMP over IPv4.

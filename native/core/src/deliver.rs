@@ -1,0 +1,403 @@
+//! Packets for us: opened, judged, and handed to the TUN.
+
+use crate::aead::{Aead, Sealed};
+use crate::api::*;
+use crate::buffers::RxBatch;
+use crate::core::Core;
+use crate::flows::{FlowIndex, LocalKey, WireKey, side, tcp_flags};
+use crate::merge::{Merge, Segment};
+use crate::receive::{Run, Valid, check_hop};
+use crate::stats::DropReason;
+use crate::tables::{KEY_LIFE, Path, within_rate};
+use crate::time::{Duration, Instant};
+use crate::wire::*;
+use core::net::IpAddr;
+use core::ops::Range;
+
+/// For so long after a session began, TCP connections that outlived our restart may show themselves: so many segments a second.
+const RESUME_FOR: Duration = Duration::from_secs(60);
+const RESUMES: u32 = 64;
+
+impl<A: Aead> Core<A> {
+    /// Opens a run of one path's packets in place and hands on what they hold.
+    pub(crate) fn deliver(
+        &mut self,
+        now: Instant,
+        id: PathId,
+        run: &Run,
+        buffer: &mut [u8],
+        rx: &mut RxBatch,
+    ) -> Valid {
+        let mut packets = core::mem::take(&mut self.sealed);
+        let (session, valid) = self.open(now, id, run, buffer, &mut packets);
+        if let Some(session) = session {
+            let mut merge = Merge::default();
+            for packet in packets.iter().filter(|p| p.opened) {
+                let result = self.inner(now, session, id, buffer, packet.start..packet.end - TAG, &mut merge, rx);
+                self.note(result);
+            }
+            merge.finish(buffer, self.config.tun, &mut rx.tun);
+        }
+        self.sealed = packets;
+        valid
+    }
+
+    /// Checks and opens; what the first valid packet under new keys proves is noted here. `packets` tells which are good.
+    fn open(
+        &mut self,
+        now: Instant,
+        id: PathId,
+        run: &Run,
+        buffer: &mut [u8],
+        packets: &mut Vec<Sealed>,
+    ) -> (Option<SessionId>, Valid) {
+        let mut valid = Valid::default();
+        packets.clear();
+        let (Some(entry), Some(path)) = (self.labels.get(&run.label), self.paths.get_mut(&id.0)) else {
+            return (None, valid);
+        };
+        for range in run.datagrams() {
+            let packet = buffer.get(range.clone()).unwrap_or(&[]);
+            match check_hop(&entry.hop, run.label, packet).and_then(|field| may_open(path, now, field)) {
+                Ok(counter) => packets.push(Sealed {
+                    start: range.start + DATA_HEADER,
+                    end: range.end,
+                    counter,
+                    opened: false,
+                }),
+                Err(reason) => self.drops.count(reason),
+            }
+        }
+        for train in packets.chunk_by_mut(|a, b| slot_of(a.counter) == slot_of(b.counter)) {
+            let slot = train
+                .first()
+                .and_then(|p| path.slots.get(slot_of(p.counter)))
+                .and_then(Option::as_ref);
+            if let Some(slot) = slot {
+                A::open_train(&slot.receive, buffer, train);
+            }
+        }
+        let mut proven = [false; 4];
+        for packet in packets.iter_mut() {
+            if !packet.opened {
+                self.drops.count(DropReason::BadTag);
+            } else if !path.window.accept(counter_of(packet.counter)) {
+                packet.opened = false;
+                self.drops.count(DropReason::Replayed);
+            } else {
+                valid.count(packet.end - packet.start + DATA_HEADER);
+                proven[slot_of(packet.counter)] = true;
+            }
+        }
+        let session_id = path.session;
+        if valid.packets == 0 {
+            return (Some(session_id), valid);
+        }
+        let new_path = !core::mem::replace(&mut path.confirmed, true);
+        let mut new_slot = None;
+        for (index, slot) in path.slots.iter_mut().enumerate() {
+            if let Some(slot) = slot.as_mut().filter(|slot| proven[index] && !slot.confirmed) {
+                slot.confirmed = true;
+                new_slot = Some(index);
+            }
+        }
+        if let Some(slot) = new_slot {
+            path.switch_to(slot);
+        }
+        if let Some(session) = self.sessions.get_mut(&session_id.0) {
+            session.heard = Some(now);
+            session.traffic.rx_bytes += valid.bytes;
+            session.traffic.rx_packets += valid.packets;
+            if new_path {
+                session.path = Some(id);
+            }
+        }
+        if new_path {
+            self.emit(Event::PathConfirmed {
+                session: session_id,
+                path: id,
+            });
+        } else if let Some(slot) = new_slot {
+            self.emit(Event::PathKeyConfirmed {
+                session: session_id,
+                path: id,
+                slot: slot as u8,
+            });
+        }
+        (Some(session_id), valid)
+    }
+
+    /// Judges one opened inner packet.
+    #[allow(clippy::too_many_arguments)]
+    fn inner(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        path: PathId,
+        buffer: &[u8],
+        inner: Range<usize>,
+        merge: &mut Merge,
+        rx: &mut RxBatch,
+    ) -> Result<(), DropReason> {
+        let bytes = buffer.get(inner.clone()).ok_or(DropReason::BadInner)?;
+        let (header, body) = InnerHeader::parse(bytes).ok_or(DropReason::BadInner)?;
+        if let Kind::Tcp | Kind::Udp = header.kind {
+            return self.transport(
+                now,
+                session,
+                header,
+                buffer,
+                inner.start + INNER_HEADER..inner.end,
+                merge,
+                rx,
+            );
+        }
+        // Whatever is under construction goes first: nothing overtakes.
+        merge.finish(buffer, self.config.tun, &mut rx.tun);
+        match header.kind {
+            Kind::Echo => self.echo(now, session, &header, body, rx),
+            Kind::Error => self.error(session, ErrorReport::parse(body).ok_or(DropReason::BadInner)?, rx),
+            Kind::Part => self.part(now, session, path, body, rx),
+            Kind::Control => {
+                self.ledger.control += (bytes.len() + DATA_OVERHEAD) as u64;
+                self.emit(Event::SessionControl {
+                    session,
+                    path,
+                    bytes: body.to_vec(),
+                });
+                Ok(())
+            }
+            Kind::Tcp | Kind::Udp => Err(DropReason::BadInner),
+        }
+    }
+
+    /// A TCP segment or UDP datagram, whose body lies at `body` in the buffer.
+    #[allow(clippy::too_many_arguments)]
+    fn transport(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        header: InnerHeader,
+        buffer: &[u8],
+        body: Range<usize>,
+        merge: &mut Merge,
+        rx: &mut RxBatch,
+    ) -> Result<(), DropReason> {
+        let bytes = buffer.get(body.clone()).ok_or(DropReason::BadInner)?;
+        let header_len = if header.kind == Kind::Tcp {
+            tcp_header(bytes)?
+        } else {
+            4
+        };
+        if bytes.len() < header_len {
+            return Err(DropReason::BadInner);
+        }
+        let Some(hop_limit) = header.hop_limit.checked_sub(1).filter(|&limit| limit > 0) else {
+            self.expired(now, session, header.kind, bytes, rx);
+            return Err(DropReason::HopLimit);
+        };
+        let segment = Segment {
+            kind: header.kind,
+            session,
+            traffic_class: header.traffic_class,
+            hop_limit,
+            header: body.start..body.start + header_len,
+            payload: body.start + header_len..body.end,
+        };
+        let index = match merge.same_flow(&segment, buffer) {
+            Some(index) => index,
+            None => match self.wire_flow(now, &segment, bytes, rx)? {
+                Some(index) => index,
+                None => {
+                    merge.finish(buffer, self.config.tun, &mut rx.tun);
+                    return self.resume(now, &segment, buffer, bytes, rx);
+                }
+            },
+        };
+        let flow = self.flows.get_mut(index).ok_or(DropReason::NotAFlow)?;
+        match header.kind {
+            Kind::Tcp => flow.note_tcp(now, bytes.get(13).copied().unwrap_or(0), side::THEIRS),
+            _ => flow.last = now,
+        }
+        let (local, account) = (flow.local, flow.account);
+        let payload = segment.payload.len();
+        self.account(account, payload, DATA_OVERHEAD + INNER_HEADER + bytes.len() - payload);
+        merge.push(&segment, index, local, buffer, self.config.tun, &mut rx.tun);
+        Ok(())
+    }
+
+    /// The flow of a packet from the wire, made if policy lists the service; else refused, and said so. `None`: a TCP segment of no flow
+    /// that may belong to a connection which outlived our restart.
+    fn wire_flow(
+        &mut self,
+        now: Instant,
+        segment: &Segment,
+        body: &[u8],
+        rx: &mut RxBatch,
+    ) -> Result<Option<FlowIndex>, DropReason> {
+        let id = segment.session;
+        let protocol = if segment.kind == Kind::Tcp {
+            protocol::TCP
+        } else {
+            protocol::UDP
+        };
+        let (source, destination) = ports(body);
+        let key = WireKey {
+            session: id,
+            protocol,
+            wire_port: destination,
+            remote_port: source,
+        };
+        if let Some(index) = self.flows.by_wire(&key) {
+            return Ok(Some(index));
+        }
+        let session = self.sessions.get_mut(&id.0).ok_or(DropReason::NoSession)?;
+        let listed = session
+            .policy
+            .inbound
+            .iter()
+            .find(|s| s.protocol == protocol && s.port == destination)
+            .copied();
+        let Some(service) = listed else {
+            if !session.policy.outbound {
+                self.refuse(now, id, protocol, source, destination, rx);
+                return Err(DropReason::PortNotAllowed);
+            }
+            const SHAPE: u8 = tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
+            let going_on = protocol == protocol::TCP && body.get(13).is_some_and(|f| f & SHAPE == tcp_flags::ACK);
+            let young = now.since(session.opened) < RESUME_FOR;
+            if going_on && young && destination >= 1_024 && within_rate(&mut session.resumed, now, RESUMES) {
+                return Ok(None);
+            }
+            return Err(DropReason::NotAFlow);
+        };
+        let (own, peer) = self.first_pair(id, service.v6).ok_or(DropReason::NoSession)?;
+        let local = LocalKey {
+            own,
+            peer,
+            protocol,
+            local_port: destination,
+            remote_port: source,
+        };
+        let account = self.account_place(service.account);
+        self.flows
+            .add(now, local, id, true, account)
+            .map(Some)
+            .ok_or(DropReason::TooManyFlows)
+    }
+
+    /// Shows a segment to the host by each of the session's pairs of addresses. A host that has the connection answers, and its answer makes
+    /// the flow; one that hasn't resets it, and a reset of no flow goes nowhere.
+    fn resume(
+        &mut self,
+        _: Instant,
+        segment: &Segment,
+        buffer: &[u8],
+        body: &[u8],
+        rx: &mut RxBatch,
+    ) -> Result<(), DropReason> {
+        let session = self.sessions.get(&segment.session.0).ok_or(DropReason::NoSession)?;
+        let (source, destination) = ports(body);
+        for (own, peer) in session.pairs.iter().flat_map(|pair| [pair.v4, pair.v6]).flatten() {
+            let local = LocalKey {
+                own,
+                peer,
+                protocol: protocol::TCP,
+                local_port: destination,
+                remote_port: source,
+            };
+            let mut merge = Merge::default();
+            merge.push(segment, FlowIndex::NONE, local, buffer, self.config.tun, &mut rx.tun);
+            merge.finish(buffer, self.config.tun, &mut rx.tun);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn first_pair(&self, id: SessionId, v6: bool) -> Option<(IpAddr, IpAddr)> {
+        let pairs = &self.sessions.get(&id.0)?.pairs;
+        pairs.iter().find_map(|pair| if v6 { pair.v6 } else { pair.v4 })
+    }
+
+    fn part(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        path: PathId,
+        body: &[u8],
+        rx: &mut RxBatch,
+    ) -> Result<(), DropReason> {
+        let (part, slice) = PartHeader::parse(body).ok_or(DropReason::BadInner)?;
+        let mut whole = core::mem::take(&mut self.scratch);
+        let result = match self.parts.take(now, session, part, slice, &mut whole) {
+            Ok(true) => self.whole(now, session, path, &whole, rx),
+            Ok(false) => Ok(()),
+            Err(()) => Err(DropReason::Unassembled),
+        };
+        self.scratch = whole;
+        result
+    }
+
+    /// An inner packet that came in parts. Its bytes aren't in the receive buffer, so the TUN packet is copied whole.
+    fn whole(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        path: PathId,
+        inner: &[u8],
+        rx: &mut RxBatch,
+    ) -> Result<(), DropReason> {
+        if !matches!(
+            InnerHeader::parse(inner),
+            Some((
+                InnerHeader {
+                    kind: Kind::Udp | Kind::Echo,
+                    ..
+                },
+                _
+            ))
+        ) {
+            return Err(DropReason::BadInner);
+        }
+        let mut merge = Merge::default();
+        let first = rx.tun.writes.len();
+        self.inner(now, session, path, inner, 0..inner.len(), &mut merge, rx)?;
+        merge.finish(inner, self.config.tun, &mut rx.tun);
+        rx.tun.copy_pieces(first, inner);
+        Ok(())
+    }
+}
+
+/// Whether a packet may be opened at all: keys in its slot that are young enough, and a counter not seen yet.
+fn may_open<A: Aead>(path: &Path<A>, now: Instant, field: u64) -> Result<u64, DropReason> {
+    let slot = path
+        .slots
+        .get(slot_of(field))
+        .and_then(Option::as_ref)
+        .ok_or(DropReason::NoKey)?;
+    if now.since(slot.since) > KEY_LIFE {
+        return Err(DropReason::NoKey);
+    }
+    if path.window.is_fresh(counter_of(field)) {
+        Ok(field)
+    } else {
+        Err(DropReason::Replayed)
+    }
+}
+
+/// Length of a TCP header without its checksum.
+fn tcp_header(body: &[u8]) -> Result<usize, DropReason> {
+    let offset = usize::from(*body.get(12).ok_or(DropReason::BadInner)? >> 4) * 4;
+    if (20..=60).contains(&offset) {
+        Ok(offset - 2)
+    } else {
+        Err(DropReason::BadInner)
+    }
+}
+
+/// Source and destination port of a TCP or UDP body.
+pub(crate) fn ports(body: &[u8]) -> (u16, u16) {
+    match body {
+        &[s0, s1, d0, d1, ..] => (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])),
+        _ => (0, 0),
+    }
+}
