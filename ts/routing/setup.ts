@@ -1,0 +1,474 @@
+/**
+ * Path set-ups: how a session's handshake, routed by full key, leaves label pairs behind at every hop. The same code runs at the ends and at relays.
+ *
+ * ```
+ * A ── set-up{La, D} ──▶ R ── set-up{Lr, D} ──▶ D         La, Lr, Ld, Lf: each picked by who will receive packets under it
+ * A ◀── answer{La, Lf} ── R ◀── answer{Lr, Ld} ── D
+ *        R: packets with Lr → A as La;  packets with Lf → D as Ld
+ * ```
+ *
+ * Only the neighbour to whom a label was announced may use, answer, close or report it.
+ */
+import type { Generation, Hop, Ingress, Label, LinkId } from '../dataplane/data-plane.js';
+import type { PublicKey } from '../trust/index.js';
+import { encodeFrame, type Frame, type PathErrorReason } from './frames.js';
+
+export interface SetupHost {
+  isLocal(key: PublicKey): boolean;
+  /** The link to the child that `key` is reached through. */
+  childLink(key: PublicKey): LinkId | undefined;
+  parentLink(): LinkId | undefined;
+  /** What we send under on a link; undefined when it is gone. */
+  generation(link: LinkId): Generation | undefined;
+  send(link: LinkId, frame: Uint8Array, generation: Generation): void;
+  labelForward(ingress: Ingress, egress: Hop): void;
+  labelRemove(label: Label): void;
+  /** A set-up for one of our own keys. */
+  incoming(setup: Incoming): void;
+  /** A path of ours that leaves, or comes in, by this label over this link is dead. */
+  pathLost(label: Label, link: LinkId): void;
+  randomLabel(): Label;
+  randomU64(): bigint;
+  now(): number;
+  readonly self: PublicKey;
+}
+
+export interface Incoming {
+  readonly destination: PublicKey;
+  readonly message: Uint8Array;
+  readonly egress: Hop;
+  readonly reserve: () => Ingress;
+  readonly answer: (ingress: Ingress, message: Uint8Array) => void;
+}
+
+export type SetupOutcome =
+  | { readonly ok: true; readonly message: Uint8Array; readonly ingress: Ingress; readonly egress: Hop }
+  | { readonly ok: false; readonly reason: 'noRoute' | 'noParent' | 'timeout' | 'refused' };
+
+/** RFC-less: more hops than any sane tree has. */
+const HOPS = 32;
+const RETRY = 500;
+const TRIES = 6;
+/** An unanswered set-up is forgotten after so many milliseconds. */
+const HALF_OPEN = 15_000;
+const HALF_OPEN_PER_LINK = 256;
+const HALF_OPEN_PER_DESTINATION = 16;
+/** Set-ups per second and at once from one link, times the root of what it announced. */
+const RATE = 50;
+const BURST = 100;
+
+interface Base {
+  readonly label: Label;
+  /** To whom we announced it. */
+  readonly link: LinkId;
+  readonly generation: Generation;
+  readonly at: number;
+}
+
+/** Our own call, waiting or answered. */
+interface Calling extends Base {
+  readonly role: 'calling';
+  readonly frame: Uint8Array;
+  readonly done: (outcome: SetupOutcome) => void;
+  tries: number;
+  nextAt: number;
+  egress: Hop | undefined;
+}
+
+/** A path that ends here. */
+interface Called extends Base {
+  readonly role: 'called';
+  readonly egress: Hop;
+  readonly destination: PublicKey;
+  answer: Uint8Array | undefined;
+}
+
+/** One direction through a relay. */
+interface Relayed extends Base {
+  readonly role: 'relayed';
+  /** Where packets with this label go on; unknown on the way forth until the answer has come. */
+  toward: Hop;
+  /** The other direction. */
+  pair: Label | undefined;
+  readonly destination: PublicKey;
+  readonly id: bigint;
+  /** On the label for the way back: what to repeat. */
+  readonly forwarded: { readonly link: LinkId; readonly frame: Uint8Array } | undefined;
+}
+
+type Entry = Calling | Called | Relayed;
+
+export class PathSetups {
+  readonly #host: SetupHost;
+  readonly #labels = new Map<Label, Entry>();
+  /** Labels by the hop that their packets leave over: for reports of dead labels, and repeated set-ups. */
+  readonly #byEgress = new Map<string, Label>();
+  readonly #buckets = new Map<LinkId, { tokens: number; at: number }>();
+  readonly #traces = new Map<bigint, { readonly done: (key: PublicKey) => void; readonly at: number }>();
+  /** Dropped set-ups by reason, for `status`. */
+  readonly counters: Record<string, number> = {};
+
+  constructor(host: SetupHost) {
+    this.#host = host;
+  }
+
+  get size(): number {
+    return this.#labels.size;
+  }
+
+  // ── as an end ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  open(destination: PublicKey, message: Uint8Array, done: (outcome: SetupOutcome) => void): () => void {
+    const link = this.#host.childLink(destination) ?? this.#host.parentLink();
+    const generation = link === undefined ? undefined : this.#host.generation(link);
+    if (link === undefined || generation === undefined) {
+      done({ ok: false, reason: link === undefined && this.#host.parentLink() === undefined ? 'noParent' : 'noRoute' });
+      return () => {};
+    }
+    const now = this.#host.now();
+    const label = this.#pick();
+    const frame = encodeFrame({ kind: 'setup', hops: HOPS, label, destination, id: this.#host.randomU64(), message });
+    const entry: Calling = { role: 'calling', label, link, generation, at: now, frame, done, tries: 1, nextAt: now + RETRY, egress: undefined };
+    this.#labels.set(label, entry);
+    this.#host.send(link, frame, generation);
+    return () => {
+      if (entry.egress === undefined) this.#labels.delete(label);
+    };
+  }
+
+  /** An end lets a path go: relays free their labels. */
+  close(ingress: Ingress, egress: Hop): void {
+    this.#labels.delete(ingress.label);
+    this.#unlink(egress);
+    const generation = this.#host.generation(egress.link);
+    if (generation !== undefined) this.#host.send(egress.link, encodeFrame({ kind: 'close', label: egress.label }), generation);
+  }
+
+  /** Asks the `hops`-th relay behind the first neighbour (the end, if there are fewer) to answer. */
+  trace(egress: Hop, hops: number, done: (key: PublicKey) => void): void {
+    const generation = this.#host.generation(egress.link);
+    if (generation === undefined) return;
+    const nonce = this.#host.randomU64();
+    this.#traces.set(nonce, { done, at: this.#host.now() });
+    this.#host.send(egress.link, encodeFrame({ kind: 'probe', label: egress.label, hops, nonce }), generation);
+  }
+
+  // ── frames ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** `weight`: how many keys the link has announced. */
+  handle(link: LinkId, generation: Generation, frame: Frame, weight: number): void {
+    switch (frame.kind) {
+      case 'setup':
+        return this.#setup(link, generation, frame, weight);
+      case 'answer':
+        return this.#answer(link, generation, frame);
+      case 'error':
+        return frame.reason === 'dead' ? this.#dead(link, frame.label) : this.#failed(link, frame.label, frame.reason);
+      case 'close': {
+        const entry = this.#owned(link, frame.label);
+        if (entry?.role === 'relayed') this.#dropPair(entry, 'close', link);
+        else if (entry?.role === 'called') this.#host.pathLost(entry.label, entry.link);
+        return;
+      }
+      case 'probe':
+        return this.#probe(link, frame);
+      case 'probed':
+        return this.#probed(link, frame);
+      default:
+        return;
+    }
+  }
+
+  #setup(link: LinkId, generation: Generation, frame: Frame & { kind: 'setup' }, weight: number): void {
+    const repeated = this.#byEgress.get(hopKey(link, frame.label));
+    const known = repeated === undefined ? undefined : this.#labels.get(repeated);
+    if (known !== undefined) return this.#repeat(known, frame.id);
+    const refusal = this.#refusal(link, frame, weight);
+    if (refusal !== undefined) return this.#refuse(link, generation, frame.label, refusal);
+    const back: Hop = { link, label: frame.label, generation };
+    if (this.#host.isLocal(frame.destination)) return this.#called(link, back, frame);
+    const next = this.#nextHop(link, frame.destination);
+    const nextGeneration = next === undefined ? undefined : this.#host.generation(next);
+    if (next === undefined || nextGeneration === undefined) return this.#refuse(link, generation, frame.label, 'noRoute');
+    const label = this.#pick();
+    const forwarded = encodeFrame({ ...frame, hops: frame.hops - 1, label });
+    const entry: Relayed = {
+      role: 'relayed',
+      label,
+      link: next,
+      generation: nextGeneration,
+      at: this.#host.now(),
+      toward: back,
+      pair: undefined,
+      destination: frame.destination,
+      id: frame.id,
+      forwarded: { link: next, frame: forwarded },
+    };
+    this.#add(entry, back);
+    this.#host.send(next, forwarded, nextGeneration);
+  }
+
+  /** Down to the child that knows the key, else up; what came from above and isn't known here goes nowhere. */
+  #nextHop(from: LinkId, destination: PublicKey): LinkId | undefined {
+    const child = this.#host.childLink(destination);
+    const next = child ?? this.#host.parentLink();
+    return next === from ? undefined : next;
+  }
+
+  #repeat(entry: Entry, id: bigint): void {
+    if (entry.role === 'relayed' && entry.id === id && entry.forwarded !== undefined) {
+      const generation = this.#host.generation(entry.forwarded.link);
+      if (generation !== undefined) this.#host.send(entry.forwarded.link, entry.forwarded.frame, generation);
+    } else if (entry.role === 'called' && entry.answer !== undefined) {
+      this.#host.send(entry.link, entry.answer, entry.generation);
+    }
+  }
+
+  #called(link: LinkId, egress: Hop, frame: Frame & { kind: 'setup' }): void {
+    let entry: Called | undefined;
+    this.#host.incoming({
+      destination: frame.destination,
+      message: frame.message,
+      egress,
+      reserve: () => {
+        const label = this.#pick();
+        const generation = this.#host.generation(link) ?? egress.generation;
+        entry = { role: 'called', label, link, generation, at: this.#host.now(), egress, destination: frame.destination, answer: undefined };
+        this.#add(entry, egress);
+        return { link, label, generation };
+      },
+      answer: (ingress, message) => {
+        const answer = encodeFrame({ kind: 'answer', label: frame.label, forward: ingress.label, id: frame.id, message });
+        if (entry !== undefined) entry.answer = answer;
+        this.#host.send(link, answer, ingress.generation);
+      },
+    });
+  }
+
+  #answer(link: LinkId, generation: Generation, frame: Frame & { kind: 'answer' }): void {
+    const entry = this.#owned(link, frame.label);
+    if (entry === undefined || entry.role === 'called') return;
+    const egress: Hop = { link, label: frame.forward, generation };
+    const ingress: Ingress = { link, label: entry.label, generation: entry.generation };
+    if (entry.role === 'calling') {
+      if (entry.egress !== undefined) return;
+      entry.egress = egress;
+      this.#byEgress.set(hopKey(link, frame.forward), entry.label);
+      entry.done({ ok: true, message: frame.message, ingress, egress });
+      return;
+    }
+    const back = entry.toward;
+    const backGeneration = this.#host.generation(back.link);
+    if (backGeneration === undefined || entry.id !== frame.id) return;
+    let forth = entry.pair === undefined ? undefined : this.#labels.get(entry.pair);
+    if (forth === undefined) {
+      const label = this.#pick();
+      const made: Relayed = {
+        role: 'relayed',
+        label,
+        link: back.link,
+        generation: backGeneration,
+        at: this.#host.now(),
+        toward: egress,
+        pair: entry.label,
+        destination: entry.destination,
+        id: entry.id,
+        forwarded: undefined,
+      };
+      entry.pair = label;
+      this.#add(made, egress);
+      this.#host.labelForward(ingress, back);
+      this.#host.labelForward({ link: back.link, label, generation: backGeneration }, egress);
+      forth = made;
+    }
+    const answer = encodeFrame({ kind: 'answer', label: back.label, forward: forth.label, id: frame.id, message: frame.message });
+    this.#host.send(back.link, answer, forth.generation);
+  }
+
+  /** The set-up that we sent under `label` went nowhere. */
+  #failed(link: LinkId, label: Label, reason: PathErrorReason): void {
+    const entry = this.#owned(link, label);
+    if (entry?.role === 'calling' && entry.egress === undefined) {
+      this.#labels.delete(label);
+      entry.done({ ok: false, reason: reason === 'refused' ? 'refused' : 'noRoute' });
+    } else if (entry?.role === 'relayed' && entry.pair === undefined) {
+      this.#drop(entry);
+      this.#tell(entry.toward.link, { kind: 'error', label: entry.toward.label, reason });
+    }
+  }
+
+  /** A neighbour doesn't know the label under which we send to it. */
+  #dead(link: LinkId, label: Label): void {
+    const ours = this.#byEgress.get(hopKey(link, label));
+    const entry = ours === undefined ? undefined : this.#labels.get(ours);
+    if (entry === undefined) return;
+    if (entry.role === 'relayed') this.#dropPair(entry, 'dead', link);
+    else this.#end(entry);
+  }
+
+  /** The data plane saw a packet from this neighbour under a label that isn't known: say so. */
+  unknownLabel(link: LinkId, label: Label): void {
+    if (!this.#labels.has(label)) this.#tell(link, { kind: 'error', label, reason: 'dead' });
+  }
+
+  /** A link is gone, or its far end has started anew: every label over it is void, and the other sides hear of it. */
+  linkLost(link: LinkId): void {
+    this.#buckets.delete(link);
+    for (const entry of [...this.#labels.values()]) {
+      if (!this.#labels.has(entry.label)) continue;
+      if (entry.role === 'relayed') {
+        if (entry.link === link || entry.toward.link === link) this.#dropPair(entry, 'dead', link);
+      } else if (entry.link === link) {
+        this.#end(entry);
+      }
+    }
+  }
+
+  tick(): void {
+    const now = this.#host.now();
+    for (const [nonce, trace] of this.#traces) if (now - trace.at > 5_000) this.#traces.delete(nonce);
+    for (const entry of [...this.#labels.values()]) {
+      if (entry.role === 'calling' && entry.egress === undefined && now >= entry.nextAt) {
+        if (entry.tries >= TRIES) {
+          this.#labels.delete(entry.label);
+          entry.done({ ok: false, reason: 'timeout' });
+          continue;
+        }
+        entry.tries += 1;
+        entry.nextAt = now + RETRY * entry.tries;
+        this.#host.send(entry.link, entry.frame, entry.generation);
+      } else if (entry.role === 'relayed' && entry.pair === undefined && now - entry.at > HALF_OPEN) {
+        this.#drop(entry);
+      }
+    }
+  }
+
+  /** A relay's label was freed by the data plane because nothing valid came for long. */
+  expired(label: Label): void {
+    const entry = this.#labels.get(label);
+    if (entry?.role === 'relayed') this.#dropPair(entry, 'close', undefined);
+  }
+
+  // ── trace ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #probe(link: LinkId, frame: Frame & { kind: 'probe' }): void {
+    const entry = this.#owned(link, frame.label);
+    if (entry === undefined) return;
+    if (entry.role === 'relayed' && frame.hops > 0) {
+      const { toward } = entry;
+      this.#tell(toward.link, { kind: 'probe', label: toward.label, hops: frame.hops - 1, nonce: frame.nonce });
+      return;
+    }
+    const back = entry.role === 'relayed' ? this.#reverse(entry) : entry.egress;
+    if (back === undefined) return;
+    const key = entry.role === 'called' ? entry.destination : this.#host.self;
+    this.#tell(back.link, { kind: 'probed', label: back.label, hop: 0, nonce: frame.nonce, key });
+  }
+
+  #probed(link: LinkId, frame: Frame & { kind: 'probed' }): void {
+    const entry = this.#owned(link, frame.label);
+    if (entry === undefined) return;
+    if (entry.role === 'relayed') {
+      this.#tell(entry.toward.link, { ...frame, label: entry.toward.label, hop: Math.min(frame.hop + 1, 255) });
+      return;
+    }
+    const trace = this.#traces.get(frame.nonce);
+    this.#traces.delete(frame.nonce);
+    trace?.done(frame.key);
+  }
+
+  #reverse(entry: Relayed): Hop | undefined {
+    const pair = entry.pair === undefined ? undefined : this.#labels.get(entry.pair);
+    return pair?.role === 'relayed' ? pair.toward : undefined;
+  }
+
+  // ── bookkeeping ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #refusal(link: LinkId, frame: Frame & { kind: 'setup' }, weight: number): PathErrorReason | undefined {
+    if (frame.hops === 0) return this.#count('hopLimit', 'noRoute');
+    const now = this.#host.now();
+    // A relay of many nodes has more to set up; the root keeps one from taking all.
+    const share = Math.sqrt(Math.min(Math.max(weight, 1), 10_000));
+    const bucket = this.#buckets.get(link) ?? { tokens: BURST * share, at: now };
+    bucket.tokens = Math.min(BURST * share, bucket.tokens + ((now - bucket.at) / 1_000) * RATE * share);
+    bucket.at = now;
+    this.#buckets.set(link, bucket);
+    if (bucket.tokens < 1) return this.#count('rate', 'refused');
+    bucket.tokens -= 1;
+    let ofLink = 0;
+    let ofDestination = 0;
+    for (const entry of this.#labels.values()) {
+      if (entry.role !== 'relayed' || entry.pair !== undefined || entry.toward.link !== link) continue;
+      ofLink += 1;
+      if (entry.destination === frame.destination) ofDestination += 1;
+    }
+    if (ofLink >= HALF_OPEN_PER_LINK * share || ofDestination >= HALF_OPEN_PER_DESTINATION) return this.#count('halfOpen', 'refused');
+    return undefined;
+  }
+
+  #count(reason: string, answer: PathErrorReason): PathErrorReason {
+    this.counters[reason] = (this.counters[reason] ?? 0) + 1;
+    return answer;
+  }
+
+  #refuse(link: LinkId, generation: Generation, label: Label, reason: PathErrorReason): void {
+    this.#host.send(link, encodeFrame({ kind: 'error', label, reason }), this.#host.generation(link) ?? generation);
+  }
+
+  #pick(): Label {
+    for (;;) {
+      const label = this.#host.randomLabel();
+      if (label >= 256 && !this.#labels.has(label)) return label;
+    }
+  }
+
+  #add(entry: Called | Relayed, egress: Hop): void {
+    this.#labels.set(entry.label, entry);
+    this.#byEgress.set(hopKey(egress.link, egress.label), entry.label);
+  }
+
+  #owned(link: LinkId, label: Label): Entry | undefined {
+    const entry = this.#labels.get(label);
+    return entry?.link === link ? entry : undefined;
+  }
+
+  #unlink(egress: Hop | undefined): void {
+    if (egress !== undefined) this.#byEgress.delete(hopKey(egress.link, egress.label));
+  }
+
+  #drop(entry: Relayed): void {
+    this.#labels.delete(entry.label);
+    this.#unlink(entry.toward);
+    this.#host.labelRemove(entry.label);
+  }
+
+  /** Removes both directions and tells every neighbour of them but `from`, who knows. */
+  #dropPair(entry: Relayed, how: 'dead' | 'close', from: LinkId | undefined): void {
+    const pair = entry.pair === undefined ? undefined : this.#labels.get(entry.pair);
+    for (const one of [entry, pair]) {
+      if (one?.role !== 'relayed') continue;
+      this.#drop(one);
+      if (one.pair === undefined) {
+        // Not answered yet: the caller hears that it failed.
+        if (one.toward.link !== from) this.#tell(one.toward.link, { kind: 'error', label: one.toward.label, reason: 'noRoute' });
+        continue;
+      }
+      if (how === 'dead' && one.link !== from) this.#tell(one.link, { kind: 'error', label: one.label, reason: 'dead' });
+      if (how === 'close' && one.toward.link !== from) this.#tell(one.toward.link, { kind: 'close', label: one.toward.label });
+    }
+  }
+
+  #end(entry: Calling | Called): void {
+    this.#labels.delete(entry.label);
+    this.#unlink(entry.egress);
+    if (entry.role === 'calling' && entry.egress === undefined) entry.done({ ok: false, reason: 'noParent' });
+    else this.#host.pathLost(entry.label, entry.link);
+  }
+
+  #tell(link: LinkId, frame: Frame): void {
+    const generation = this.#host.generation(link);
+    if (generation !== undefined) this.#host.send(link, encodeFrame(frame), generation);
+  }
+}
+
+const hopKey = (link: LinkId, label: Label): string => `${link}/${label}`;
