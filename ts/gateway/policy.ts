@@ -3,8 +3,8 @@
  * An empty list means nobody.
  */
 import type { AllowedService, Protocol } from '../dataplane/data-plane.js';
-import { matches, type VerifiedIdentity, type Who } from '../trust/index.js';
 import type { PublicKey } from '../trust/index.js';
+import { matches, type VerifiedIdentity, type Who } from '../trust/index.js';
 
 /** One service of an endpoint as configured: a port of the endpoint that stands for a port of a device. */
 export interface Service {

@@ -5,15 +5,7 @@
 import { ThicketError } from '../errors.js';
 import { agreementKey, equalBytes, type KeyPair, keyBytes, type PublicKey, sodium } from '../trust/index.js';
 import { concat, Initiator, Responder, type Transport } from './noise.js';
-import {
-  decodeBehind,
-  decodeIdentity,
-  decodeRekey,
-  encodeBehind,
-  encodeIdentity,
-  encodeRekey,
-  type IdentityPayload,
-} from './payload.js';
+import { decodeBehind, decodeIdentity, decodeRekey, encodeBehind, encodeIdentity, encodeRekey, type IdentityPayload } from './payload.js';
 
 /** Sizes of the Noise messages, bytes. */
 export const SIZES = {
@@ -177,4 +169,3 @@ export function answerRekey(
   const { message: answer, transport } = noise.writeMessage2((t) => encodeRekey(pair, index, t, SIZES.rekey.second - OVERHEAD_2));
   return { ...keysOf(transport), message: answer, peerIndex };
 }
-

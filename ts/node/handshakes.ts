@@ -1,8 +1,19 @@
 /** The node's handshakes: its keys, certificates and epoch in front of ts/handshake, certificates verified, repeated questions answered alike. */
-import { answerRekey, Call, Callee, type Own, RekeyCall, readCookie, writeMacs } from '../handshake/index.js';
+
 import { ThicketError } from '../errors.js';
-import { keyBytes, type KeyPair, type PublicKey, sodium, type VerifiedIdentity, verifyChain } from '../trust/index.js';
-import type { Admit, EstablishedLink, Handshakes, LinkInitiation, LinkResponse, RekeyInitiation, RekeyResponse, SessionInitiation, SessionResponse } from './ports.js';
+import { answerRekey, Call, Callee, type Own, RekeyCall, readCookie, writeMacs } from '../handshake/index.js';
+import { type KeyPair, keyBytes, type PublicKey, sodium, type VerifiedIdentity, verifyChain } from '../trust/index.js';
+import type {
+  Admit,
+  EstablishedLink,
+  Handshakes,
+  LinkInitiation,
+  LinkResponse,
+  RekeyInitiation,
+  RekeyResponse,
+  SessionInitiation,
+  SessionResponse,
+} from './ports.js';
 
 /** Answers remembered, so that a repeated question gets the same one. */
 const ANSWERS = 1_024;
@@ -37,7 +48,10 @@ export class NodeHandshakes implements Handshakes {
     return { pair, ...this.#self.chain(key), epoch: this.#self.epoch() };
   }
 
-  #identify(kind: 'link' | 'session', peer: { readonly key: PublicKey; readonly chain: readonly Uint8Array[]; readonly grant: Uint8Array | undefined }): VerifiedIdentity | undefined {
+  #identify(
+    kind: 'link' | 'session',
+    peer: { readonly key: PublicKey; readonly chain: readonly Uint8Array[]; readonly grant: Uint8Array | undefined },
+  ): VerifiedIdentity | undefined {
     if (peer.chain.length === 0) {
       if (kind === 'session') throw new ThicketError('NO_CERTIFICATE', 'a session needs a certificate');
       return undefined;
@@ -77,7 +91,11 @@ export class NodeHandshakes implements Handshakes {
   }
 
   /** A link needs no certificate; one that doesn't verify is the same as none. */
-  identifyLink(peer: { readonly key: PublicKey; readonly chain: readonly Uint8Array[]; readonly grant: Uint8Array | undefined }): VerifiedIdentity | undefined {
+  identifyLink(peer: {
+    readonly key: PublicKey;
+    readonly chain: readonly Uint8Array[];
+    readonly grant: Uint8Array | undefined;
+  }): VerifiedIdentity | undefined {
     try {
       return this.#identify('link', peer);
     } catch {

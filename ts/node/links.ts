@@ -15,8 +15,8 @@ import { ThicketError } from '../errors.js';
 import type { PublicKey, VerifiedIdentity } from '../trust/index.js';
 import { type Clock, type Milliseconds, ms } from './clock.js';
 import { type HandleSource, randomU32, randomU64 } from './handles.js';
-import type { EstablishedLink, Handshakes, LinkInitiation, RekeyInitiation } from './ports.js';
 import { frameKind, Liveness } from './liveness.js';
+import type { EstablishedLink, Handshakes, LinkInitiation, RekeyInitiation } from './ports.js';
 
 export type LinkRole = 'parent' | 'child';
 
@@ -509,9 +509,7 @@ export class Links {
       return;
     }
     const index = randomU32();
-    const response = this.#attempt(() =>
-      this.#o.handshakes().respondRekey(this.#o.self, entry.link.key, entry.binding, question, index),
-    );
+    const response = this.#attempt(() => this.#o.handshakes().respondRekey(this.#o.self, entry.link.key, entry.binding, question, index));
     if (response === undefined) return;
     const generation = this.#o.handles.generation();
     const pending: Pending = {

@@ -52,7 +52,12 @@ export interface SessionResponse {
 export interface RekeyInitiation {
   /** 400 bytes. */
   readonly message: Uint8Array;
-  finish(message: Uint8Array): { readonly sendKey: Uint8Array; readonly receiveKey: Uint8Array; readonly hopSecret: Uint8Array; readonly peerIndex: number };
+  finish(message: Uint8Array): {
+    readonly sendKey: Uint8Array;
+    readonly receiveKey: Uint8Array;
+    readonly hopSecret: Uint8Array;
+    readonly peerIndex: number;
+  };
 }
 
 export interface RekeyResponse {

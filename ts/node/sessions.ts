@@ -35,11 +35,7 @@ export interface PathSetup {
    * Sends message 1 towards `destination`; calls back once: with the answer and the hops, or with the reason why not.
    * The returned function gives up.
    */
-  open(
-    destination: PublicKey,
-    message: Uint8Array,
-    done: (result: SetupResult) => void,
-  ): () => void;
+  open(destination: PublicKey, message: Uint8Array, done: (result: SetupResult) => void): () => void;
   /** A sealed close towards both neighbours of the path: relays free their labels. */
   close(ingress: Ingress, egress: Hop): void;
 }

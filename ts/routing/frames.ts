@@ -10,8 +10,9 @@
  * 14 trace probe: label u32 (the receiver's), hops left u8, nonce u64          15 trace answer: label u32 (the receiver's), hop u8, nonce u64, key 32 B
  * 16 nonce: 16 B, from parent to child: sign your place in the tree with it
  */
-import { type Cbor, decodeCbor, encodeCbor, Fields, keyBytes, keyFromBytes, type PublicKey } from '../trust/index.js';
+
 import type { Label } from '../dataplane/data-plane.js';
+import { type Cbor, decodeCbor, encodeCbor, Fields, keyBytes, keyFromBytes, type PublicKey } from '../trust/index.js';
 
 export const frameKinds = {
   setup: 5,
@@ -48,7 +49,14 @@ export interface Announced {
 }
 
 export type Frame =
-  | { readonly kind: 'setup'; readonly hops: number; readonly label: Label; readonly destination: PublicKey; readonly id: bigint; readonly message: Uint8Array }
+  | {
+      readonly kind: 'setup';
+      readonly hops: number;
+      readonly label: Label;
+      readonly destination: PublicKey;
+      readonly id: bigint;
+      readonly message: Uint8Array;
+    }
   | { readonly kind: 'answer'; readonly label: Label; readonly forward: Label; readonly id: bigint; readonly message: Uint8Array }
   | { readonly kind: 'error'; readonly label: Label; readonly reason: PathErrorReason }
   | { readonly kind: 'close'; readonly label: Label }
@@ -92,7 +100,10 @@ export function encodeFrame(frame: Frame): Uint8Array {
       return out;
     }
     case 'announce':
-      return tagged(frameKinds.announce, frame.items.map((item) => [TYPES.indexOf(item.type), item.bytes]));
+      return tagged(
+        frameKinds.announce,
+        frame.items.map((item) => [TYPES.indexOf(item.type), item.bytes]),
+      );
     case 'withdraw':
       return tagged(frameKinds.withdraw, frame.keys.map(keyBytes));
     case 'lookup':
@@ -146,7 +157,8 @@ function decode(bytes: Uint8Array): Frame | undefined {
     case frameKinds.setup:
     case frameKinds.answer: {
       const own = label(4);
-      if (bytes.length !== ROUTING_HEADER + SESSION_MESSAGE || own === undefined || view.getUint16(2) !== 0 || view.getUint32(48) !== 0) return undefined;
+      if (bytes.length !== ROUTING_HEADER + SESSION_MESSAGE || own === undefined || view.getUint16(2) !== 0 || view.getUint32(48) !== 0)
+        return undefined;
       const id = view.getBigUint64(40);
       const message = bytes.slice(ROUTING_HEADER);
       if (bytes[0] === frameKinds.setup) {

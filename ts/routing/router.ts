@@ -43,7 +43,9 @@ export interface RouterHost {
   random(bytes: number): Uint8Array;
 }
 
-export type LookupResult = { readonly status: 'found'; readonly keys: readonly PublicKey[] } | { readonly status: 'notFound' | 'unreachable' };
+export type LookupResult =
+  | { readonly status: 'found'; readonly keys: readonly PublicKey[] }
+  | { readonly status: 'notFound' | 'unreachable' };
 
 /** A lost child's branch stays for so long, in case it comes right back. */
 const GRACE = 2_000;
@@ -337,4 +339,3 @@ function prefixed(kind: number, body: Uint8Array): Uint8Array {
 function view(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
-

@@ -128,7 +128,18 @@ export class PathSetups {
     const now = this.#host.now();
     const label = this.#pick();
     const frame = encodeFrame({ kind: 'setup', hops: HOPS, label, destination, id: this.#host.randomU64(), message });
-    const entry: Calling = { role: 'calling', label, link, generation, at: now, frame, done, tries: 1, nextAt: now + RETRY, egress: undefined };
+    const entry: Calling = {
+      role: 'calling',
+      label,
+      link,
+      generation,
+      at: now,
+      frame,
+      done,
+      tries: 1,
+      nextAt: now + RETRY,
+      egress: undefined,
+    };
     this.#labels.set(label, entry);
     this.#host.send(link, frame, generation);
     return () => {
@@ -233,7 +244,16 @@ export class PathSetups {
       reserve: () => {
         const label = this.#pick();
         const generation = this.#host.generation(link) ?? egress.generation;
-        entry = { role: 'called', label, link, generation, at: this.#host.now(), egress, destination: frame.destination, answer: undefined };
+        entry = {
+          role: 'called',
+          label,
+          link,
+          generation,
+          at: this.#host.now(),
+          egress,
+          destination: frame.destination,
+          answer: undefined,
+        };
         this.#add(entry, egress);
         return { link, label, generation };
       },

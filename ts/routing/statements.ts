@@ -75,7 +75,10 @@ export function verifyEndpointEdge(bytes: Uint8Array): Edge {
   return edge;
 }
 
-function readEdge(bytes: Uint8Array, context: 'link attestation' | 'endpoint edge'): { edge: Edge; body: Cbor[]; first: Uint8Array; second: Uint8Array } {
+function readEdge(
+  bytes: Uint8Array,
+  context: 'link attestation' | 'endpoint edge',
+): { edge: Edge; body: Cbor[]; first: Uint8Array; second: Uint8Array } {
   const fields = new Fields(decodeCbor(bytes), 8);
   one(fields);
   const edge: Edge = {

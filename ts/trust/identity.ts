@@ -39,7 +39,12 @@ export interface ChainCheck {
 }
 
 /** Throws a ThicketError that says which part fails. Signatures first, so that nothing unsigned is reasoned about. */
-export function verifyChain(chain: readonly Uint8Array[], grant: Uint8Array | undefined, holder: PublicKey, check: ChainCheck): VerifiedIdentity {
+export function verifyChain(
+  chain: readonly Uint8Array[],
+  grant: Uint8Array | undefined,
+  holder: PublicKey,
+  check: ChainCheck,
+): VerifiedIdentity {
   const [first, second] = chain;
   if (first === undefined || chain.length > 2) throw new ThicketError('NO_CERTIFICATE', 'a chain has one or two certificates');
   const node = decodeCertificate(first);

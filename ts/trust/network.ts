@@ -206,4 +206,3 @@ export class NetworkFolder {
     saveState(this.#file, this.#stored);
   }
 }
-

@@ -108,7 +108,10 @@ export class NodeStore {
       throw new ThicketError('UNKNOWN_NETWORK', 'the certificate is signed by another network than it claims: ask its owner for a new one');
     }
     if (certificate.key !== this.pair.publicKey) {
-      throw new ThicketError('WRONG_KEY', `the certificate is for ${certificate.key}, this node is ${this.pair.publicKey}: sign this node's request`);
+      throw new ThicketError(
+        'WRONG_KEY',
+        `the certificate is for ${certificate.key}, this node is ${this.pair.publicKey}: sign this node's request`,
+      );
     }
     if (certificate.notAfter < Math.max(this.#floor, now)) {
       throw new ThicketError('EXPIRED', 'the certificate has expired: sign a new one with thicket network sign');
@@ -174,7 +177,10 @@ export class NodeStore {
   jumpEpoch(current: bigint, seen: bigint): bigint {
     if (seen < current) return current;
     if (seen - current > EPOCH_JUMP) {
-      throw new ThicketError('BAD_STATE', 'a peer claims that this node has restarted impossibly often: is another node using a copy of its key?');
+      throw new ThicketError(
+        'BAD_STATE',
+        'a peer claims that this node has restarted impossibly often: is another node using a copy of its key?',
+      );
     }
     const epoch = seen + 1n;
     saveState(join(this.folder, 'epoch.json'), { epoch: epoch.toString() });
@@ -208,4 +214,3 @@ export class NodeStore {
     return parsed.data;
   }
 }
-

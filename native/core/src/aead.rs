@@ -31,13 +31,24 @@ pub trait Aead: 'static {
     /// Makes a key ready.
     fn key(bytes: &[u8; 32]) -> Self::Key;
 
-    /// Seals `data` in place and returns the tag.
-    fn seal(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> [u8; TAG];
+    /// Seals `data` in place under a nonce of its own and returns the tag.
+    fn seal_with(key: &Self::Key, nonce: &[u8; 12], aad: &[u8], data: &mut [u8]) -> [u8; TAG];
 
     /// Opens `data` (ciphertext, then tag) in place: true, and the plaintext stands in all but the last 16 bytes; or false, and `data`'s
     /// content means nothing.
     #[must_use]
-    fn open(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> bool;
+    fn open_with(key: &Self::Key, nonce: &[u8; 12], aad: &[u8], data: &mut [u8]) -> bool;
+
+    /// [`Aead::seal_with`] under a counter's nonce.
+    fn seal(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> [u8; TAG] {
+        Self::seal_with(key, &nonce(counter), aad, data)
+    }
+
+    /// [`Aead::open_with`] under a counter's nonce.
+    #[must_use]
+    fn open(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> bool {
+        Self::open_with(key, &nonce(counter), aad, data)
+    }
 
     /// Seals a train: packets of `stride` bytes (the last may be shorter), each `clear` bytes that stay as they are, then plaintext, then
     /// room for the tag; counters rise by one from `first`.
@@ -70,21 +81,21 @@ impl Aead for Portable {
         Self::Key::new(bytes.into())
     }
 
-    fn seal(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> [u8; TAG] {
+    fn seal_with(key: &Self::Key, nonce: &[u8; 12], aad: &[u8], data: &mut [u8]) -> [u8; TAG] {
         use chacha20poly1305::AeadInPlace;
         // Fails only beyond 256 GiB, which no datagram has; an all-zero tag would merely be refused by the far end.
-        key.encrypt_in_place_detached(&nonce(counter).into(), aad, data)
+        key.encrypt_in_place_detached(nonce.into(), aad, data)
             .map_or([0; TAG], Into::into)
     }
 
-    fn open(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> bool {
+    fn open_with(key: &Self::Key, nonce: &[u8; 12], aad: &[u8], data: &mut [u8]) -> bool {
         use chacha20poly1305::AeadInPlace;
         let Some(end) = data.len().checked_sub(TAG) else {
             return false;
         };
         let (data, tag) = data.split_at_mut(end);
         let tag: &[u8] = tag;
-        key.decrypt_in_place_detached(&nonce(counter).into(), aad, data, tag.into())
+        key.decrypt_in_place_detached(nonce.into(), aad, data, tag.into())
             .is_ok()
     }
 }
@@ -104,9 +115,9 @@ impl Aead for Ring {
             .map(ring::aead::LessSafeKey::new)
     }
 
-    fn seal(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> [u8; TAG] {
+    fn seal_with(key: &Self::Key, nonce: &[u8; 12], aad: &[u8], data: &mut [u8]) -> [u8; TAG] {
         use ring::aead::{Aad, Nonce};
-        let nonce = Nonce::assume_unique_for_key(nonce(counter));
+        let nonce = Nonce::assume_unique_for_key(*nonce);
         let sealed = key
             .as_ref()
             .and_then(|key| key.seal_in_place_separate_tag(nonce, Aad::from(aad), data).ok());
@@ -118,9 +129,9 @@ impl Aead for Ring {
         out
     }
 
-    fn open(key: &Self::Key, counter: u64, aad: &[u8], data: &mut [u8]) -> bool {
+    fn open_with(key: &Self::Key, nonce: &[u8; 12], aad: &[u8], data: &mut [u8]) -> bool {
         use ring::aead::{Aad, Nonce};
-        let nonce = Nonce::assume_unique_for_key(nonce(counter));
+        let nonce = Nonce::assume_unique_for_key(*nonce);
         key.as_ref()
             .is_some_and(|key| key.open_in_place(nonce, Aad::from(aad), data).is_ok())
     }

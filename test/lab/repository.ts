@@ -1,0 +1,14 @@
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { LabError } from './errors.js';
+
+/** The repository's root. Searched for, since the lab runs from test/ (jest) and from build/ (demo, bench). */
+export const repository = find(dirname(fileURLToPath(import.meta.url)));
+
+function find(from: string): string {
+  for (let dir = from; ; dir = dirname(dir)) {
+    if (existsSync(join(dir, 'package.json'))) return dir;
+    if (dir === dirname(dir)) throw new LabError('not inside the repository');
+  }
+}
