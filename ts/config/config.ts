@@ -1,0 +1,263 @@
+/** thicket.yaml: read, checked line by line, and made into what the node works with. */
+import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
+import { join } from 'node:path';
+import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument } from 'yaml';
+import type { z } from 'zod';
+import { describe, isThicketError, ThicketError } from '../errors.js';
+import {
+  checkLabel,
+  type NetworkLookup,
+  type NetworkRef,
+  type PublicKey,
+  parseKey,
+  parseNetworkRef,
+  parseWho,
+  type Trusted,
+  type Who,
+} from '../trust/index.js';
+import { ConfigShape, type ConfigText } from './schema.js';
+import {
+  type HostPort,
+  type ParentAddress,
+  parseDuration,
+  parseHostPort,
+  parseListen,
+  parseNamePort,
+  parseParent,
+  parsePool,
+  parseServicePort,
+  type ServicePort,
+} from './values.js';
+
+export interface ServiceConfig extends ServicePort {
+  readonly rtsp: boolean;
+  readonly target: HostPort;
+  readonly allow: readonly Who[];
+  /** The target may be in loopback, link-local, the pool or the gateway itself. */
+  readonly force: boolean;
+}
+
+export interface EndpointConfig {
+  readonly name: string;
+  readonly groups: readonly string[];
+  readonly services: readonly ServiceConfig[];
+}
+
+export interface ForwardConfig {
+  readonly listen: HostPort;
+  readonly name: string;
+  readonly port: number;
+}
+
+export type RelayFor = 'any' | 'none' | readonly PublicKey[];
+
+export interface Config {
+  readonly listen: readonly HostPort[];
+  readonly parents: readonly ParentAddress[];
+  readonly relay: { readonly for: RelayFor; readonly children: number; readonly descendants: number; readonly endpoints: number };
+  readonly allowUnrelayed: boolean;
+  readonly interface: {
+    readonly name: string;
+    readonly ipv4: string;
+    /** A /64, made up and kept by the node, or no IPv6. */
+    readonly ipv6: string | 'auto' | 'off';
+    readonly offload: 'auto' | 'off';
+  };
+  readonly dns: { readonly domain: string; readonly port: number; readonly ttlMs: number };
+  readonly networks: ReadonlyMap<string, NetworkRef>;
+  readonly trust: readonly Trusted[];
+  readonly session: { readonly rekeyMs: number };
+  readonly endpoints: readonly EndpointConfig[];
+  readonly forwards: readonly ForwardConfig[];
+  readonly control: { readonly socket: string };
+  readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error' };
+}
+
+/** Keys that a running node can't change: the rest is applied by `reload`. */
+export const RESTART_KEYS = ['listen', 'allow_unrelayed', 'interface', 'dns', 'control'] as const;
+
+type Path = readonly PropertyKey[];
+
+/** Where in the file something stands, for messages. */
+class Place {
+  readonly #file: string;
+  readonly #document: Document;
+  readonly #lines: LineCounter;
+
+  constructor(file: string, document: Document, lines: LineCounter) {
+    this.#file = file;
+    this.#document = document;
+    this.#lines = lines;
+  }
+
+  error(path: Path, reason: string): ThicketError {
+    return new ThicketError('BAD_CONFIG', `${this.#file}:${this.#line(path)}: ${reason}`);
+  }
+
+  /** Runs `read`; whatever it throws is said with the line of `path`. */
+  at<T>(path: Path, read: () => T): T {
+    try {
+      return read();
+    } catch (error) {
+      if (isThicketError(error) && error.code === 'BAD_CONFIG' && error.message.startsWith(`${this.#file}:`)) throw error;
+      throw this.error(path, `${path.map(String).join('.')}: ${describe(error)}`);
+    }
+  }
+
+  /** The line of the key, or of the nearest thing around it that stands in the file. */
+  #line(path: Path): number {
+    for (let length = path.length; length > 0; length -= 1) {
+      const parent = length === 1 ? this.#document.contents : this.#document.getIn(path.slice(0, length - 1), true);
+      const last = path[length - 1];
+      const pair = isMap(parent) ? parent.items.find(({ key }) => (isScalar(key) ? key.value : key) === last) : undefined;
+      const node = pair?.key ?? this.#document.getIn(path.slice(0, length), true);
+      if (isNode(node) && node.range) return this.#lines.linePos(node.range[0]).line;
+    }
+    return 1;
+  }
+}
+
+/** Reads a configuration file. Throws BAD_CONFIG with `file:line: reason`. */
+export function readConfig(file: string, stateFolder: string): Config {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new ThicketError('BAD_CONFIG', `${file} can't be read (${describe(error)}): check its path and permissions`);
+  }
+  return parseConfig(text, file, stateFolder);
+}
+
+export function parseConfig(text: string, file: string, stateFolder: string): Config {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true });
+  const place = new Place(file, document, lines);
+  const fault = document.errors[0] ?? document.warnings[0];
+  if (fault !== undefined) {
+    const [first = ''] = fault.message.split('\n', 1);
+    throw new ThicketError('BAD_CONFIG', `${file}:${lines.linePos(fault.pos[0]).line}: ${first}`);
+  }
+  const shape = ConfigShape.safeParse(place.at([], () => document.toJS({ maxAliasCount: 16 })) ?? {});
+  if (!shape.success) throw shapeError(place, shape.error);
+  return build(shape.data, place, stateFolder);
+}
+
+function shapeError(place: Place, error: z.ZodError): ThicketError {
+  const issue = error.issues[0];
+  if (issue === undefined) return place.error([], 'not a configuration');
+  if (issue.code === 'unrecognized_keys') {
+    const key = issue.keys[0] ?? '';
+    return place.error([...issue.path, key], `unknown key "${[...issue.path, key].map(String).join('.')}": see thicket config example`);
+  }
+  const path = issue.path.map(String).join('.');
+  const missing = issue.code === 'invalid_type' && issue.message.endsWith('received undefined');
+  return place.error(issue.path, missing ? `${path} is missing: see thicket config example` : `${path || 'the file'}: ${issue.message}`);
+}
+
+function build(raw: ConfigText, place: Place, stateFolder: string): Config {
+  const networks = new Map<string, NetworkRef>();
+  for (const [nickname, text] of Object.entries(raw.networks)) {
+    place.at(['networks', nickname], () => networks.set(checkLabel('nickname', nickname), parseNetworkRef(text)));
+  }
+  const network: NetworkLookup = (text) => networks.get(text)?.key ?? parseNetworkRef(text).key;
+  const list = <A, B>(items: readonly A[], path: Path, read: (item: A, index: number) => B): B[] =>
+    items.map((item, index) => place.at([...path, index], () => read(item, index)));
+  if (raw.interface.mode === 'userspace') {
+    throw place.error(['interface', 'mode'], 'user-space mode is not in this version: use mode: tun');
+  }
+  const config: Config = {
+    listen: list(raw.listen, ['listen'], parseListen),
+    parents: list(raw.parents, ['parents'], parseParent),
+    relay: {
+      ...raw.relay,
+      for: typeof raw.relay.for === 'string' ? raw.relay.for : list(raw.relay.for, ['relay', 'for'], network),
+    },
+    allowUnrelayed: raw.allow_unrelayed,
+    interface: {
+      name: place.at(['interface', 'name'], () => interfaceName(raw.interface.name)),
+      ipv4: place.at(['interface', 'ipv4'], () => parsePool(raw.interface.ipv4, 4, 8, 29)),
+      ipv6: place.at(['interface', 'ipv6'], () =>
+        raw.interface.ipv6 === 'auto' || raw.interface.ipv6 === 'off' ? raw.interface.ipv6 : parsePool(raw.interface.ipv6, 6, 64, 64),
+      ),
+      offload: raw.interface.offload,
+    },
+    dns: {
+      domain: place.at(['dns', 'domain'], () => checkLabel('domain', raw.dns.domain)),
+      port: raw.dns.port,
+      ttlMs: place.at(['dns', 'ttl'], () => parseDuration(raw.dns.ttl, 1_000, 86_400_000)),
+    },
+    networks,
+    trust: list(
+      raw.trust,
+      ['trust'],
+      (item): Trusted => ('network' in item ? { network: network(item.network) } : { node: parseKey(item.node) }),
+    ),
+    session: { rekeyMs: place.at(['session', 'rekey'], () => parseDuration(raw.session.rekey, 1_000, 120_000)) },
+    endpoints: list(raw.endpoints, ['endpoints'], (endpoint, index) => readEndpoint(endpoint, ['endpoints', index], place, network)),
+    forwards: list(raw.forwards, ['forwards'], (forward) => ({ listen: parseHostPort(forward.listen), ...parseNamePort(forward.to) })),
+    control: { socket: raw.control.socket ?? join(stateFolder, 'control.sock') },
+    log: raw.log,
+  };
+  unique(
+    config.endpoints,
+    (e) => e.name,
+    (index) => place.error(['endpoints', index, 'name'], 'this endpoint name is there twice: use another'),
+  );
+  unique(
+    config.parents,
+    (p) => p.key,
+    (index) => place.error(['parents', index], 'this parent is there twice: remove one'),
+  );
+  if (config.listen.length === 0 && config.parents.length === 0) {
+    throw place.error([], 'neither listen nor parents: a leaf needs parents, a root needs listen');
+  }
+  if (config.listen.length > 0 && config.endpoints.length > 0 && !config.allowUnrelayed) {
+    throw place.error(
+      ['endpoints'],
+      'a node that listens hosts no endpoints, since its address is known: put them on a leaf, or set allow_unrelayed: true',
+    );
+  }
+  return config;
+}
+
+function readEndpoint(raw: ConfigText['endpoints'][number], path: Path, place: Place, network: NetworkLookup): EndpointConfig {
+  const services = raw.services.map((service, index): ServiceConfig => {
+    const here = [...path, 'services', index];
+    const port = place.at([...here, 'port'], () => parseServicePort(service.port));
+    const rtsp = service.proto === undefined ? port.protocol === 'tcp' && port.port === 554 : service.proto === 'rtsp';
+    if (rtsp && port.protocol !== 'tcp') throw place.error([...here, 'proto'], 'RTSP runs over TCP: use port tcp/…');
+    return {
+      ...port,
+      rtsp,
+      target: place.at([...here, 'target'], () => parseHostPort(service.target)),
+      allow: service.allow.map((who, n) => place.at([...here, 'allow', n], () => parseWho(who, network))),
+      force: service.force,
+    };
+  });
+  unique(
+    services,
+    (s) => `${s.protocol}/${s.port}`,
+    (index) => place.error([...path, 'services', index, 'port'], 'this port is there twice: use another'),
+  );
+  return {
+    name: place.at([...path, 'name'], () => checkLabel('endpoint name', raw.name)),
+    groups: raw.groups.map((group, n) => place.at([...path, 'groups', n], () => checkLabel('group', group))),
+    services,
+  };
+}
+
+function unique<T>(items: readonly T[], key: (item: T) => string, error: (index: number) => ThicketError): void {
+  const seen = new Set<string>();
+  for (const [index, item] of items.entries()) {
+    if (seen.has(key(item))) throw error(index);
+    seen.add(key(item));
+  }
+}
+
+function interfaceName(text: string): string {
+  if (!/^[A-Za-z0-9_.-]{1,15}$/.test(text) || text === '.' || text === '..' || isIP(text) !== 0) {
+    throw new ThicketError('BAD_ARGUMENT', `"${text}" is not an interface name: use at most 15 letters, digits, ., _ or -`);
+  }
+  return text;
+}

@@ -1,0 +1,52 @@
+/** `thicket config example`: every key with what it means, its default, and whether `thicket reload` applies a change of it. */
+
+export const exampleConfig = `# thicket.yaml. Unknown keys are errors. "reload" behind a key: thicket reload (or SIGHUP) applies a change; else a restart does.
+
+# Where this node waits for children: relays and roots only; leaves leave it out. (restart)
+# listen: ["udp://0.0.0.0:7117"]
+
+# Whom this node reaches everybody through; the key is the parent's thicket status. A host name is resolved again when the link is lost.
+# The first one that answers is used. (reload)
+parents: ["udp://203.0.113.5:7117#aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]
+
+# For whom this node relays: any, none, or a list of networks; the rest are how many children, descendants of all children together, and endpoints
+# of one child there may be. (reload)
+# relay: { for: none, children: 10000, descendants: 1000000, endpoints: 256 }
+
+# A node that listens shows its address to the world, so it hosts no endpoints and has no interface of its own unless this is true. (restart)
+# allow_unrelayed: false
+
+# The kernel interface and the pools of local addresses; ipv6 is auto (a random fd00::/8 network, kept), off, or a /64. (restart)
+# interface: { name: thicket0, mode: tun, ipv4: 198.18.0.0/15, ipv6: auto, offload: auto }
+
+# The DNS server listens on the pool's first address; how long answers may be kept. (restart)
+# dns: { domain: thicket, port: 53, ttl: 60s }
+
+# Nicknames: <name>.home.thicket is what this network certified as <name>. The naming secret behind the dot (thicket network create prints it)
+# is needed to look names up; without it only keys resolve. (reload)
+# networks: { home: <network key>.<naming secret> }
+
+# Whom sessions are allowed with besides our own network. Being admitted opens nothing: allow does. (reload)
+# trust: [ { network: <key> }, { node: <key> } ]
+
+# How often sessions change keys. (reload)
+# session: { rekey: 120s }
+
+# Devices behind this gateway. allow: who may reach the service: node:KEY, name:NAME, group:G, network:KEY (…@NETWORK for another network) or
+# anyone-trusted; nobody without it. proto: rtsp (the default on tcp/554) lets RTSP use UDP for its media. A target in loopback,
+# link-local, the pool, or on this gateway itself needs force: true. (reload)
+# endpoints:
+#   - name: camera
+#     groups: []
+#     services:
+#       - { port: tcp/554, proto: rtsp, target: 192.168.1.20:554, allow: ["group:family"] }
+
+# Ports on this host that lead to remote services, for programs that can't use names. (reload)
+# forwards: [ { listen: 127.0.0.1:8554, to: "camera.home.thicket:554" } ]
+
+# Where thicket status and its like reach this node; the default is control.sock in the state directory. (restart)
+# control: { socket: /var/lib/thicket/control.sock }
+
+# debug, info, warn or error. (reload)
+# log: { level: info }
+`;

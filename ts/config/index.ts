@@ -1,0 +1,23 @@
+export {
+  type Config,
+  type EndpointConfig,
+  type ForwardConfig,
+  parseConfig,
+  RESTART_KEYS,
+  type RelayFor,
+  readConfig,
+  type ServiceConfig,
+} from './config.js';
+export { exampleConfig } from './example.js';
+export { type Change, LocalChanges, networkOf } from './local.js';
+export {
+  type HostPort,
+  type ParentAddress,
+  type ParsedService,
+  parseDuration,
+  parseHostPort,
+  parseNamePort,
+  parseService,
+  parseServiceName,
+  type ServicePort,
+} from './values.js';

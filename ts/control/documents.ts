@@ -1,0 +1,120 @@
+/** The JSON documents of the control API and of `--json`. Others script against them: keys are added, never renamed; `schema` rises when a meaning changes. */
+
+export const SCHEMA = 1;
+
+export interface LinkDocument {
+  readonly key: string;
+  readonly role: 'parent' | 'child';
+  readonly state: 'up' | 'connecting';
+  readonly rttMs: number | null;
+  readonly rxBytes: number;
+  readonly txBytes: number;
+}
+
+export interface SessionDocument {
+  /** The far end's key, and ours: the node's own or an endpoint's. */
+  readonly key: string;
+  readonly own: string;
+  readonly name: string;
+  readonly network: string;
+  readonly state: 'dialing' | 'up' | 'lost';
+  /** Links on the way; null until measured. */
+  readonly hops: number | null;
+  readonly rxBytes: number;
+  readonly txBytes: number;
+  readonly rekeys: number;
+  readonly flows: number;
+  readonly ageSeconds: number;
+  /** Local addresses that stand for the far end here. */
+  readonly addresses: readonly string[];
+  /** What the far end lets us reach, such as `tcp/554`. */
+  readonly offered: readonly string[];
+  /** What we let the far end reach. */
+  readonly allowed: readonly string[];
+  /** Our flows that the far end refused last. */
+  readonly denied: readonly string[];
+}
+
+export interface ServiceDocument {
+  readonly name: string;
+  readonly port: string;
+  /** `off`: not reachable for the reason in `reason`. `unknown`: not measured yet, or UDP. */
+  readonly state: 'up' | 'down' | 'off' | 'unknown';
+  readonly reason: string | null;
+  readonly device: string;
+  readonly rtsp: boolean;
+  readonly allow: readonly string[];
+  readonly key: string;
+  readonly payloadBytes: number;
+  readonly overheadBytes: number;
+}
+
+export interface RouteDocument {
+  readonly key: string;
+  readonly parent: string;
+  /** The child of ours that it is reached through. */
+  readonly via: string;
+  readonly endpoint: boolean;
+}
+
+export interface TreeNodeDocument {
+  readonly key: string;
+  readonly endpoint: boolean;
+  readonly children: readonly TreeNodeDocument[];
+}
+
+export interface TreeDocument {
+  readonly schema: number;
+  readonly parents: readonly { readonly key: string; readonly state: 'up' | 'connecting' }[];
+  readonly node: TreeNodeDocument;
+}
+
+export interface StatusDocument {
+  readonly schema: number;
+  readonly version: string;
+  readonly backend: string;
+  readonly node: { readonly key: string; readonly name: string | null; readonly network: string | null };
+  readonly state: 'up' | 'connecting';
+  readonly listen: readonly string[];
+  readonly allowUnrelayed: boolean;
+  readonly links: readonly LinkDocument[];
+  readonly sessions: readonly SessionDocument[];
+  readonly services: readonly ServiceDocument[];
+  readonly routes: number;
+  readonly interface: { readonly name: string; readonly offload: string; readonly ipv4: string; readonly ipv6: string | null } | null;
+  readonly dns: { readonly domain: string; readonly addresses: readonly string[]; readonly port: number } | null;
+  readonly relay: { readonly packets: number; readonly bytes: number; readonly labels: number };
+  readonly ledger: { readonly payload: number; readonly overhead: number; readonly control: number; readonly keepAlive: number };
+  /** Dropped packets by reason, and refused control frames by reason. */
+  readonly drops: Readonly<Record<string, number>>;
+  readonly refused: Readonly<Record<string, number>>;
+  readonly warnings: readonly string[];
+}
+
+export interface PingDocument {
+  readonly name: string;
+  readonly key: string;
+  readonly rttMs: number;
+}
+
+export interface TraceDocument {
+  readonly schema: number;
+  readonly name: string;
+  readonly hops: readonly { readonly hop: number; readonly key: string; readonly role: 'relay' | 'end'; readonly rttMs: number | null }[];
+}
+
+export interface ResolveDocument {
+  readonly schema: number;
+  readonly name: string;
+  readonly key: string;
+  readonly certifiedAs: string;
+  readonly network: string;
+  readonly ipv4: string;
+  readonly ipv6: string | null;
+}
+
+export interface ReloadDocument {
+  readonly schema: number;
+  /** Keys whose change needs a restart. */
+  readonly restart: readonly string[];
+}
