@@ -1,0 +1,149 @@
+/**
+ * The endpoints that this gateway hosts: one object from configuration to key, certificate, names, addresses, policy and NAT. What can't be
+ * installed is off, never open.
+ */
+import ipaddr from 'ipaddr.js';
+import type { Logger } from 'pino';
+import type { EndpointConfig, ServiceConfig } from '../config/index.js';
+import { describe, ThicketError } from '../errors.js';
+import type { KernelNet } from '../kernel/index.js';
+import type { AddressPool, Addresses } from '../naming/index.js';
+import type { EndpointIdentity, KeyPair, Membership, NodeStore, PublicKey } from '../trust/index.js';
+import { nameKeyPair } from '../trust/index.js';
+import type { Nat, NatService } from './nat/index.js';
+import type { Service } from './policy.js';
+
+export interface HostedEndpoint {
+  readonly name: string;
+  readonly groups: readonly string[];
+  readonly identity: EndpointIdentity;
+  /** By which our kernel knows it. */
+  readonly addresses: Addresses;
+  readonly services: readonly Service[];
+  /** Keys of the names that it answers to. */
+  readonly names: readonly KeyPair[];
+}
+
+export interface EndpointsOptions {
+  readonly store: NodeStore;
+  readonly membership: Membership;
+  readonly pool: AddressPool;
+  readonly kernel: KernelNet;
+  readonly nat: Nat;
+  readonly log: Logger;
+  /** Networks in which no target may lie without `force`. */
+  readonly pools: readonly string[];
+  readonly wallSeconds: () => number;
+}
+
+export class Endpoints {
+  readonly #o: EndpointsOptions;
+  #hosted = new Map<PublicKey, HostedEndpoint>();
+  readonly #accounts = new Map<string, number>();
+
+  constructor(options: EndpointsOptions) {
+    this.#o = options;
+  }
+
+  get(key: PublicKey): HostedEndpoint | undefined {
+    return this.#hosted.get(key);
+  }
+
+  all(): HostedEndpoint[] {
+    return [...this.#hosted.values()];
+  }
+
+  /** Makes the endpoints what `configs` says. Throws before anything changed when one can't be; returns the keys that are gone. */
+  async apply(configs: readonly EndpointConfig[]): Promise<readonly PublicKey[]> {
+    const next = new Map<PublicKey, HostedEndpoint>();
+    for (const config of configs) {
+      const endpoint = await this.#prepare(config);
+      next.set(endpoint.identity.pair.publicKey, endpoint);
+    }
+    const before = this.#hosted;
+    this.#hosted = next;
+    try {
+      await this.#o.nat.apply([...next.values()].flatMap(natServices));
+    } catch (error) {
+      const reason = `its NAT rule can't be installed: ${describe(error)}`;
+      this.#o.log.error(reason);
+      for (const [key, endpoint] of next) {
+        next.set(key, { ...endpoint, services: endpoint.services.map((service) => ({ ...service, off: reason })) });
+      }
+    }
+    const gone = [...before.values()].filter((endpoint) => !next.has(endpoint.identity.pair.publicKey));
+    for (const endpoint of gone) await this.#o.pool.release({ kind: 'own', key: endpoint.identity.pair.publicKey });
+    return gone.map((endpoint) => endpoint.identity.pair.publicKey);
+  }
+
+  async #prepare(config: EndpointConfig): Promise<HostedEndpoint> {
+    for (const service of config.services) await this.#checkTarget(config, service);
+    const known = this.all().find((e) => e.name === config.name && e.groups.join() === config.groups.join());
+    const { store, membership } = this.#o;
+    const identity = known?.identity ?? store.endpoint(config.name, config.groups, membership, this.#o.wallSeconds());
+    const addresses = await this.#o.pool.assign({ kind: 'own', key: identity.pair.publicKey });
+    const services: Service[] = [];
+    for (const service of config.services) services.push(await this.#service(config.name, service));
+    return { name: config.name, groups: config.groups, identity, addresses, services, names: this.#names(config.name, identity) };
+  }
+
+  async #service(endpoint: string, config: ServiceConfig): Promise<Service> {
+    const { protocol, port, rtsp, target, allow, force } = config;
+    const name = `${endpoint}:${protocol}/${port}`;
+    const account = this.#accounts.get(name) ?? this.#accounts.size;
+    this.#accounts.set(name, account);
+    const base = { protocol, port, rtsp, target, allow, force, account };
+    try {
+      const { source } = await this.#o.kernel.routeTo(target.host);
+      return { ...base, lan: source };
+    } catch (error) {
+      const off = `there is no route to ${target.host}: ${describe(error)}`;
+      this.#o.log.warn({ endpoint, port }, off);
+      return { ...base, off };
+    }
+  }
+
+  /** `camera.gw` always; `camera` where the network granted it. Nobody finds an endpoint by name without the naming secret. */
+  #names(name: string, identity: EndpointIdentity): KeyPair[] {
+    const { namingSecret } = this.#o.membership.network;
+    if (namingSecret === undefined) return [];
+    const long = nameKeyPair(namingSecret, `${name}.${this.#o.membership.name}`);
+    return identity.grant === undefined ? [long] : [long, nameKeyPair(namingSecret, name)];
+  }
+
+  async #checkTarget(config: EndpointConfig, service: ServiceConfig): Promise<void> {
+    if (service.force) return;
+    const address = ipaddr.parse(service.target.host);
+    const where = forbidden(address, this.#o.pools);
+    const own = where ?? ((await this.#o.kernel.addresses()).some((a) => sameAddress(a.address, service.target.host)) ? "this gateway's own" : undefined);
+    if (own !== undefined) {
+      throw new ThicketError(
+        'BAD_CONFIG',
+        `${config.name}: the target ${service.target.host} is ${own} address: choose a device on the LAN, or say force`,
+      );
+    }
+  }
+}
+
+function forbidden(address: ipaddr.IPv4 | ipaddr.IPv6, pools: readonly string[]): string | undefined {
+  const range = address.range();
+  if (range === 'loopback') return 'a loopback';
+  if (range === 'linkLocal') return 'a link-local';
+  if (range === 'unspecified' || range === 'multicast' || range === 'broadcast') return `no device's`;
+  const within = pools.map((pool) => ipaddr.parseCIDR(pool)).some(([net, bits]) => net.kind() === address.kind() && address.match(net, bits));
+  return within ? "an overlay's" : undefined;
+}
+
+const sameAddress = (a: string, b: string): boolean => ipaddr.parse(a).toNormalizedString() === ipaddr.parse(b).toNormalizedString();
+
+function natServices(endpoint: HostedEndpoint): NatService[] {
+  return endpoint.services
+    .filter((service) => service.off === undefined)
+    .map((service) => ({
+      endpoint4: endpoint.addresses.v4,
+      ...(endpoint.addresses.v6 === undefined ? {} : { endpoint6: endpoint.addresses.v6 }),
+      protocol: service.protocol,
+      port: service.port,
+      target: service.target,
+    }));
+}
