@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { LabError } from './errors.js';
 import { type ExecOptions, Process, type Result, run, type SpawnOptions } from './process.js';
-import { repository } from './repository.js';
+import { thicketProgram } from './repository.js';
 
 export interface HostOptions {
   readonly name: string;
@@ -85,7 +85,7 @@ export class Host {
 
   /** Runs `thicket ARGS` here with this host's state directory. */
   thicket(args: readonly string[], options: ExecOptions = {}): Promise<Result> {
-    return this.exec([process.execPath, thicketProgram(), ...args], this.#withState(options));
+    return this.exec([process.execPath, thicketProgram, ...args], this.#withState(options));
   }
 
   /** Runs `thicket ARGS --json` here and parses what it prints. */
@@ -100,7 +100,7 @@ export class Host {
 
   /** Starts `thicket ARGS` here (`up`, `forward`) with this host's state directory. */
   spawnThicket(args: readonly string[], options: SpawnOptions = {}): Promise<Process> {
-    return this.spawn([process.execPath, thicketProgram(), ...args], this.#withState(options));
+    return this.spawn([process.execPath, thicketProgram, ...args], this.#withState(options));
   }
 
   /** Whatever a well-behaved program leaves as it found it: addresses, routes, rules, nft rules, forwarding, resolver. One text to compare. */
@@ -132,8 +132,4 @@ export class Host {
   #withState<T extends SpawnOptions>(options: T): T {
     return { ...options, env: { THICKET_STATE: this.state, ...options.env } };
   }
-}
-
-function thicketProgram(): string {
-  return join(repository, 'dist', 'cli', 'main.js');
 }

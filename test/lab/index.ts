@@ -16,7 +16,7 @@ export { Host } from './host.js';
 export { Lab, type LabOptions, type Undo } from './lab.js';
 export { type Device, type HostName, type InternetHost, underlay } from './plan.js';
 export { type ExecOptions, type Exit, Process, type Result, run, type SpawnOptions } from './process.js';
-export { repository } from './repository.js';
+export { repository, thicketProgram } from './repository.js';
 export { sweep } from './runs.js';
 export type { ShimOptions } from './shim.js';
 export { type WaitOptions, waitFor } from './wait.js';

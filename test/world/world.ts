@@ -1,0 +1,196 @@
+/**
+ * The lab with Thicket in it: two networks and their nodes, made with the CLI as their owners would.
+ *
+ *     gw(camera, broker, files, light1, light2) ─ root ─ mid ─ viewer, viewer2, gw2(lamp), stranger
+ */
+import { join } from 'node:path';
+import ipaddr from 'ipaddr.js';
+import { type Devices, Lab, LabError, startDevices, waitFor } from '../lab/index.js';
+import { WorldNode } from './node.js';
+import { Owner } from './owner.js';
+import { type NetworkName, NODE_NAMES, NODES, type NodeConfig, type NodeName, type NodePlan } from './plan.js';
+
+export interface WorldOptions {
+  /** An underlay of IPv6 only. Default false. */
+  readonly ipv6?: boolean;
+  /** Which nodes there are; whose parent isn't among them gets the root. Default all. */
+  readonly nodes?: readonly NodeName[];
+  /** Those of `nodes` that are enrolled but not started. Default none. */
+  readonly idle?: readonly NodeName[];
+  /** Whether the LANs' devices run. Default true. */
+  readonly devices?: boolean;
+  /** Whether the site's own DNS server runs. Default true. */
+  readonly siteDns?: boolean;
+  /** IPv4 pool of every node. Default 198.18.0.0/15. */
+  readonly pool4?: string;
+  /** `session: rekey`. */
+  readonly rekey?: string;
+  /** Changes a node's configuration before it is written. */
+  readonly configure?: (name: NodeName, config: NodeConfig) => NodeConfig;
+  /** Changes what the owner certifies of a node. */
+  readonly plan?: (name: NodeName, plan: NodePlan) => NodePlan;
+}
+
+const DEFAULT_POOL4 = '198.18.0.0/15';
+
+export class World {
+  readonly lab: Lab;
+  readonly #options: WorldOptions;
+  readonly #owners = new Map<NetworkName, Owner>();
+  readonly #nodes = new Map<NodeName, WorldNode>();
+  #devices: Devices | undefined;
+  #siteDns: string | undefined;
+
+  private constructor(lab: Lab, options: WorldOptions) {
+    this.lab = lab;
+    this.#options = options;
+  }
+
+  /** Makes and starts everything; resolves when every node is up and the tree knows all. Takes some seconds. */
+  static async create(options: WorldOptions = {}): Promise<World> {
+    const world = new World(await Lab.create({ ipv6: options.ipv6 ?? false }), options);
+    try {
+      await world.#build();
+      return world;
+    } catch (error) {
+      await world.destroy();
+      throw error;
+    }
+  }
+
+  node(name: NodeName): WorldNode {
+    const node = this.#nodes.get(name);
+    if (node === undefined) throw new LabError(`this world has no node ${name}`);
+    return node;
+  }
+
+  nodes(): WorldNode[] {
+    return [...this.#nodes.values()];
+  }
+
+  owner(network: NetworkName = 'home'): Owner {
+    const owner = this.#owners.get(network);
+    if (owner === undefined) throw new LabError(`this world has no network ${network}`);
+    return owner;
+  }
+
+  get devices(): Devices {
+    if (this.#devices === undefined) throw new LabError('this world was made without devices');
+    return this.#devices;
+  }
+
+  /** Where every node's DNS server is: the first address of its pool. */
+  get dnsAddress(): string {
+    const [network] = ipaddr.parseCIDR(this.#options.pool4 ?? DEFAULT_POOL4);
+    const bytes = network.toByteArray();
+    bytes[3] = (bytes[3] ?? 0) + 1;
+    return ipaddr.fromByteArray(bytes).toString();
+  }
+
+  /** Resolves when each relay's table holds every running node below it, with all endpoints. */
+  async settled(timeoutMs = 20_000): Promise<void> {
+    const running = this.nodes().filter((node) => node.running);
+    for (const relay of running.filter((node) => node.plan.listens)) {
+      const below = running.filter((node) => this.#isBelow(node, relay.name));
+      const wanted = below.length + below.reduce((sum, node) => sum + (node.config.endpoints?.length ?? 0), 0);
+      await waitFor(
+        async () => {
+          const routes = await relay.routes();
+          return routes.length >= wanted && below.every((node) => routes.some((route) => route.key === node.key));
+        },
+        { timeoutMs, what: `${wanted} routes at ${relay.name}` },
+      );
+    }
+  }
+
+  /** Ends all programs and removes everything. May be called twice. */
+  async destroy(): Promise<void> {
+    await this.lab.destroy();
+  }
+
+  async #build(): Promise<void> {
+    await Promise.all([this.#startDevices(), this.#startSiteDns(), this.#enroll()]);
+    const idle = this.#options.idle ?? [];
+    const starting = this.nodes().filter((node) => !idle.includes(node.name));
+    for (const relay of starting.filter((node) => node.plan.listens)) await relay.start();
+    await Promise.all(starting.filter((node) => !node.plan.listens).map((leaf) => leaf.start()));
+    await this.settled();
+  }
+
+  async #startDevices(): Promise<void> {
+    if (this.#options.devices ?? true) this.#devices = await startDevices(this.lab);
+  }
+
+  async #startSiteDns(): Promise<void> {
+    if (this.#options.siteDns ?? true) this.#siteDns = (await this.lab.startSiteDns()).address;
+    // Programs see a resolv.conf that is there when they start, so it says from the start what will be true.
+    const servers = [this.dnsAddress, ...(this.#siteDns === undefined ? [] : [this.#siteDns])];
+    const text = [
+      '# Thicket first: it answers REFUSED to all but .thicket, and glibc goes on to the next.',
+      ...servers.map((s) => `nameserver ${s}`),
+    ];
+    for (const name of this.#names()) this.lab.host(name).etc('resolv.conf', `${text.join('\n')}\noptions timeout:10\n`);
+  }
+
+  async #enroll(): Promise<void> {
+    const names = this.#names();
+    const networks = [...new Set(names.map((name) => NODES[name].network))];
+    const folder = join(this.lab.dir, 'owner');
+    for (const network of networks) this.#owners.set(network, await Owner.create(network, folder));
+    const keys = new Map<NodeName, string>();
+    await Promise.all(names.map(async (name) => keys.set(name, await this.#certify(name))));
+    for (const name of names) {
+      const plan = this.#plan(name);
+      const config = this.#config(name, plan, keys);
+      this.#nodes.set(name, new WorldNode(this.lab.host(name), name, plan, keys.get(name) ?? '', config));
+    }
+  }
+
+  /** A node's way into its network; returns its key. */
+  async #certify(name: NodeName): Promise<string> {
+    const host = this.lab.host(name);
+    const { network, rights, groups, grants } = this.#plan(name);
+    const { stdout } = await host.thicket(['node', 'init']);
+    const key = /\b[a-z2-7]{52}\b/.exec(stdout)?.[0];
+    if (key === undefined) throw new LabError(`thicket node init told no key:\n${stdout}`);
+    const request = await host.thicket(['node', 'request']);
+    const certificate = await this.owner(network).sign(request.stdout, { name, rights, groups, grants });
+    await host.thicket(['join', '--certificate', certificate]);
+    return key;
+  }
+
+  #config(name: NodeName, plan: NodePlan, keys: ReadonlyMap<NodeName, string>): NodeConfig {
+    const { pool4, rekey, configure, ipv6 } = this.#options;
+    const parent = plan.parent;
+    const config: NodeConfig = {
+      ...(plan.listens ? { listen: [ipv6 ? 'udp://[::]:7117' : 'udp://0.0.0.0:7117'], relay: { for: 'any' } } : {}),
+      ...(parent === undefined ? {} : { parents: [`${this.lab.host(parent).url()}#${keys.get(parent) ?? ''}`] }),
+      ...(pool4 === undefined || plan.listens ? {} : { interface: { ipv4: pool4 } }),
+      networks: Object.fromEntries([...this.#owners].map(([nickname, owner]) => [nickname, owner.network])),
+      // The stranger is willing: what keeps it out is the other side alone.
+      ...(plan.network === 'strange' ? { trust: [{ network: this.owner('home').id }] } : {}),
+      ...(rekey === undefined ? {} : { session: { rekey } }),
+      ...(plan.endpoints.length === 0 ? {} : { endpoints: [...plan.endpoints] }),
+    };
+    return configure === undefined ? config : configure(name, config);
+  }
+
+  #plan(name: NodeName): NodePlan {
+    const plan = NODES[name];
+    const parent = plan.parent !== undefined && !this.#names().includes(plan.parent) ? 'root' : plan.parent;
+    const own = { ...plan, parent };
+    return this.#options.plan === undefined ? own : this.#options.plan(name, own);
+  }
+
+  #names(): readonly NodeName[] {
+    const { nodes } = this.#options;
+    return nodes === undefined ? NODE_NAMES : NODE_NAMES.filter((name) => nodes.includes(name));
+  }
+
+  #isBelow(node: WorldNode, relay: NodeName): boolean {
+    for (let parent = node.plan.parent; parent !== undefined; parent = this.node(parent).plan.parent) {
+      if (parent === relay) return true;
+    }
+    return false;
+  }
+}
