@@ -168,7 +168,7 @@ export class Lab {
     await batch(links);
     await Promise.all(hostNames().map((name) => batch(this.#addresses(name), ns(name))));
     await this.host('inet').exec(['nft', '-f', '-'], {
-      stdin: 'table inet lab { chain forward { type filter hook forward priority 0; } }',
+      stdin: 'table inet lab { chain forward { type filter hook forward priority 0; }; }',
     });
   }
 
