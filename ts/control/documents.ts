@@ -97,6 +97,22 @@ export interface PingDocument {
   readonly rttMs: number;
 }
 
+/** What `thicket ping --json` prints: made by the CLI out of several `PingDocument`s. */
+export interface PingReport {
+  readonly schema: number;
+  readonly name: string;
+  /** Null when nobody answered. */
+  readonly key: string | null;
+  readonly sent: number;
+  readonly received: number;
+  readonly lossPercent: number;
+  readonly minMs: number | null;
+  readonly avgMs: number | null;
+  readonly maxMs: number | null;
+  /** In the order they were sent; `rttMs` is null for a lost one. */
+  readonly answers: readonly { readonly seq: number; readonly rttMs: number | null; readonly error: string | null }[];
+}
+
 export interface TraceDocument {
   readonly schema: number;
   readonly name: string;

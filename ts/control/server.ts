@@ -54,8 +54,8 @@ export interface ControlServer {
   close(): Promise<void>;
 }
 
-/** Throws ALREADY_RUNNING when another node answers on the socket, NOT_WRITABLE when it can't be made. */
-export async function openControl(socket: string, host: ControlHost): Promise<ControlServer> {
+/** `host` is asked per request, and may throw while there is none yet. Throws ALREADY_RUNNING when another node answers on the socket, NOT_WRITABLE when it can't be made. */
+export async function openControl(socket: string, host: () => ControlHost): Promise<ControlServer> {
   await removeStale(socket);
   const app = fastify({ bodyLimit: BODY_LIMIT, forceCloseConnections: true });
   routes(app, host);
@@ -78,46 +78,46 @@ export async function openControl(socket: string, host: ControlHost): Promise<Co
   return { close: () => app.close() };
 }
 
-function routes(app: FastifyInstance, host: ControlHost): void {
-  app.get('/v1/status', () => host.status());
-  app.get('/v1/tree', () => host.tree());
-  app.get('/v1/routes', () => host.routes());
-  app.get('/v1/sessions', () => host.sessions());
-  app.get('/v1/services', () => host.services());
-  app.get('/v1/trust', () => host.trust());
-  app.post('/v1/ping', ({ body }) => host.ping(read(Name, body).name));
-  app.post('/v1/trace', ({ body }) => host.trace(read(Name, body).name));
-  app.post('/v1/resolve', ({ body }) => host.resolve(read(Name, body).name));
+function routes(app: FastifyInstance, host: () => ControlHost): void {
+  app.get('/v1/status', () => host().status());
+  app.get('/v1/tree', () => host().tree());
+  app.get('/v1/routes', () => host().routes());
+  app.get('/v1/sessions', () => host().sessions());
+  app.get('/v1/services', () => host().services());
+  app.get('/v1/trust', () => host().trust());
+  app.post('/v1/ping', ({ body }) => host().ping(read(Name, body).name));
+  app.post('/v1/trace', ({ body }) => host().trace(read(Name, body).name));
+  app.post('/v1/resolve', ({ body }) => host().resolve(read(Name, body).name));
   app.post('/v1/expose', async ({ body }) => {
     const { name, targets, allow, force } = read(Expose, body);
-    await host.expose(name, targets, allow, force);
+    await host().expose(name, targets, allow, force);
     return {};
   });
   app.post('/v1/unexpose', async ({ body }) => {
-    await host.unexpose(read(Name, body).name);
+    await host().unexpose(read(Name, body).name);
     return {};
   });
   app.post('/v1/allow', async ({ body }) => {
     const { who, service } = read(Rule, body);
-    await host.allow(who, service);
+    await host().allow(who, service);
     return {};
   });
   app.post('/v1/deny', async ({ body }) => {
     const { who, service } = read(Rule, body);
-    await host.deny(who, service);
+    await host().deny(who, service);
     return {};
   });
   app.post('/v1/trust', async ({ body }) => {
     const { key, trusted } = read(Trust, body);
-    await host.setTrust(key, trusted);
+    await host().setTrust(key, trusted);
     return {};
   });
-  app.post('/v1/reload', () => host.reload());
+  app.post('/v1/reload', () => host().reload());
   app.post('/v1/forward', async ({ body, raw }, reply) => {
     const { listen, to } = read(Forward, body);
     const gone = new AbortController();
     raw.socket.once('close', () => gone.abort());
-    const address = await host.forward(listen, to, gone.signal);
+    const address = await host().forward(listen, to, gone.signal);
     // The answer stays open for as long as the forward shall live: who asked ends it by hanging up.
     reply.hijack();
     reply.raw.writeHead(200, { 'content-type': 'application/json' });
