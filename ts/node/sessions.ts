@@ -21,8 +21,9 @@ export interface Session {
   readonly state: SessionState;
   /** Rekeys done since the session began. */
   readonly rekeys: number;
-  /** What the far end lets us reach there. */
+  /** What the far end lets us reach there, and whether it has told us yet. */
   readonly offered: readonly OfferedService[];
+  readonly greeted: boolean;
   readonly since: Milliseconds;
   /** The hop by which our packets leave, for `trace`. */
   readonly egress: Hop | undefined;
@@ -400,6 +401,7 @@ export class Sessions {
         state: 'dialing',
         rekeys: 0,
         offered: [],
+        greeted: false,
         since: now,
         egress: undefined,
         ingress: undefined,
@@ -591,6 +593,7 @@ export class Sessions {
         const offered = decodeHello(bytes);
         if (offered === undefined) return;
         session.offered = offered;
+        session.greeted = true;
         this.#o.listener.sessionUp(session);
         return;
       }
