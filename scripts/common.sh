@@ -59,3 +59,46 @@ build_ts() {
   say "compiling TypeScript"
   npx tsc -p tsconfig.json
 }
+
+# cargo_tool NAME VERSION CRATE: a Rust program of exactly this version, built once.
+cargo_tool() {
+  [[ $("$1" --version 2>/dev/null) == "$1 $2" ]] && return 0
+  say "installing $3 $2 (built from source: some minutes)"
+  local log
+  log=$(mktemp)
+  # Its own lock file may name crates that a mirror lacks: then with what there is.
+  if ! cargo install --locked "$3" --version "$2" >"$log" 2>&1 && ! cargo install "$3" --version "$2" >>"$log" 2>&1; then
+    tail -n 40 "$log" >&2
+    return 1
+  fi
+  rm -f "$log"
+}
+
+# The core for WebAssembly, into wasm/pkg.
+build_wasm() {
+  need_rust
+  if ! rustup target list --installed | grep -qx wasm32-unknown-unknown; then
+    say "installing Rust's target wasm32-unknown-unknown"
+    rustup target add wasm32-unknown-unknown >&2
+  fi
+  cargo_tool wasm-bindgen "$(sed -n 's/^wasm-bindgen = "=\(.*\)"/\1/p' wasm/Cargo.toml)" wasm-bindgen-cli
+  cargo_tool wasm-pack 0.13.1 wasm-pack
+  say "building the WASM module"
+  local log
+  log=$(mktemp)
+  if ! wasm-pack build wasm --target nodejs --mode no-install -- --locked >"$log" 2>&1; then
+    tail -n 60 "$log" >&2
+    return 1
+  fi
+  rm -f "$log"
+}
+
+# Programs that are no part of the product (demo, bench, the impolite client), into build/programs.
+build_programs() {
+  need_npm
+  say "compiling test programs"
+  npx tsc -p tsconfig.programs.json
+  # Compiled a level deeper, they look for the addons a level too high.
+  mkdir -p build/programs/build
+  ln -sfn ../../Release build/programs/build/Release
+}

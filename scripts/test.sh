@@ -4,6 +4,8 @@ source "$(dirname "$0")/common.sh"
 need_apt build demo test
 build_native
 build_ts
+build_wasm
+build_programs
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
 say "cargo test"

@@ -1,10 +1,182 @@
-//! The WASM shell over `thicket-core`.
+//! The WASM shell over `thicket-core`: JavaScript lends datagrams, packets and the time, and takes what the core made of them. Like the N-API
+//! addon it adds no protocol of its own.
 
-use wasm_bindgen::prelude::wasm_bindgen;
+mod convert;
+mod crypto;
+
+use convert::*;
+use js_sys::{Array, Uint8Array};
+use std::net::{IpAddr, SocketAddr};
+use thicket_core::aead::Portable;
+use thicket_core::wire::{VNET_HEADER, VnetHeader};
+use thicket_core::*;
+use wasm_bindgen::prelude::{JsError, JsValue, wasm_bindgen};
 
 /// The crate's version; the loader refuses another than the program's.
 #[wasm_bindgen]
 #[must_use]
 pub fn version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()
+}
+
+/// One node's core. Times are microseconds of a clock that never goes back, from 1,000,000 on.
+#[wasm_bindgen]
+pub struct WasmCore {
+    core: Core<Portable>,
+    tx: TxBatch,
+    rx: RxBatch,
+    told: TunBatch,
+    datagrams: Vec<Outgoing>,
+    packets: Vec<Vec<u8>>,
+}
+
+/// One datagram that waits to be sent.
+struct Outgoing {
+    remote: Remote,
+    bytes: Vec<u8>,
+    /// Forwarded for others; else made here.
+    relayed: bool,
+}
+
+#[wasm_bindgen]
+impl WasmCore {
+    /// `node_key` and `seed`: 32 bytes each; the seed is secret and random.
+    #[wasm_bindgen(constructor)]
+    pub fn new(node_key: &[u8], seed: &[u8], listening: bool) -> Result<WasmCore, JsError> {
+        Ok(Self {
+            core: Core::new(CoreConfig {
+                node_key: key(node_key)?,
+                listening,
+                tun: TunFeatures::default(),
+                seed: key(seed)?,
+            }),
+            tx: TxBatch::default(),
+            rx: RxBatch::default(),
+            told: TunBatch::default(),
+            datagrams: Vec::new(),
+            packets: Vec::new(),
+        })
+    }
+
+    /// Takes one order, named and shaped as the method of `DataPlane` in ts/dataplane/data-plane.ts, its arguments in one object.
+    pub fn command(&mut self, now: u64, name: &str, arguments: JsValue) -> Result<(), JsError> {
+        let command = command(name, arguments)?;
+        self.core.command(Instant::from_micros(now), command, &mut self.tx);
+        self.collect_made();
+        Ok(())
+    }
+
+    /// Takes one datagram that came in.
+    #[wasm_bindgen(js_name = handleDatagram)]
+    pub fn handle_datagram(
+        &mut self,
+        now: u64,
+        socket: u16,
+        host: &str,
+        port: u16,
+        mut bytes: Vec<u8>,
+    ) -> Result<(), JsError> {
+        let remote = Remote {
+            socket,
+            address: SocketAddr::new(ip(host)?, port),
+        };
+        let segment = bytes.len();
+        self.core
+            .handle_datagrams(Instant::from_micros(now), remote, &mut bytes, segment, &mut self.rx);
+        take_trains(&self.rx.relays, &bytes, true, &mut self.datagrams);
+        take_trains(&self.rx.tx.trains, &self.rx.tx.buffer, false, &mut self.datagrams);
+        take_packets(&self.rx.tun, &bytes, &mut self.packets);
+        self.rx.clear();
+        Ok(())
+    }
+
+    /// Takes one plain IP packet of a local program; its checksums must be finished.
+    #[wasm_bindgen(js_name = handleTun)]
+    pub fn handle_tun(&mut self, now: u64, packet: &[u8]) {
+        let now = Instant::from_micros(now);
+        self.core
+            .handle_tun(now, VnetHeader::default(), packet, &mut self.tx, &mut self.told);
+        self.collect_made();
+        take_packets(&self.told, &[], &mut self.packets);
+        self.told.clear();
+    }
+
+    /// Call it about once a second.
+    #[wasm_bindgen(js_name = handleTimeout)]
+    pub fn handle_timeout(&mut self, now: u64) {
+        self.core.handle_timeout(Instant::from_micros(now));
+    }
+
+    /// What is to be sent, in order: `{ socket, host, port, bytes, relayed }` each. Empty afterwards.
+    #[wasm_bindgen(js_name = takeDatagrams)]
+    pub fn take_datagrams(&mut self) -> Result<Array, JsError> {
+        self.datagrams.drain(..).map(|out| datagram(&out)).collect()
+    }
+
+    /// IP packets for local programs, in order. Empty afterwards.
+    #[wasm_bindgen(js_name = takePackets)]
+    pub fn take_packets(&mut self) -> Array {
+        self.packets
+            .drain(..)
+            .map(|packet| Uint8Array::from(packet.as_slice()))
+            .collect()
+    }
+
+    /// Events, in order, shaped as `DataPlaneEvent`. Empty afterwards.
+    #[wasm_bindgen(js_name = takeEvents)]
+    pub fn take_events(&mut self) -> Result<Array, JsError> {
+        let events = Array::new();
+        while let Some(one) = self.core.poll_event() {
+            if let Some(one) = event(one) {
+                events.push(&to_js(&one)?);
+            }
+        }
+        Ok(events)
+    }
+
+    /// Counters now, shaped as `DataPlaneStats`.
+    pub fn stats(&self, now: u64) -> Result<JsValue, JsError> {
+        to_js(&stats(&self.core.stats(Instant::from_micros(now))))
+    }
+
+    fn collect_made(&mut self) {
+        take_trains(&self.tx.trains, &self.tx.buffer, false, &mut self.datagrams);
+        self.tx.clear();
+    }
+}
+
+fn take_trains(trains: &[Train], bytes: &[u8], relayed: bool, out: &mut Vec<Outgoing>) {
+    for train in trains {
+        let datagrams = bytes.get(train.range.clone()).unwrap_or(&[]);
+        out.extend(datagrams.chunks(train.segment.max(1)).map(|datagram| Outgoing {
+            remote: train.remote,
+            bytes: datagram.to_vec(),
+            relayed,
+        }));
+    }
+}
+
+fn take_packets(batch: &TunBatch, buffer: &[u8], out: &mut Vec<Vec<u8>>) {
+    for write in &batch.writes {
+        let head = batch.heads.get(write.head.clone()).unwrap_or(&[]);
+        let mut packet = head.get(VNET_HEADER..).unwrap_or(&[]).to_vec();
+        for piece in batch.pieces.get(write.pieces.clone()).unwrap_or(&[]) {
+            packet.extend_from_slice(buffer.get(piece.clone()).unwrap_or(&[]));
+        }
+        out.push(packet);
+    }
+}
+
+fn datagram(out: &Outgoing) -> Result<JsValue, JsError> {
+    to_js(&JsDatagram {
+        socket: out.remote.socket,
+        host: out.remote.address.ip().to_string(),
+        port: out.remote.address.port(),
+        bytes: serde_bytes::Bytes::new(&out.bytes),
+        relayed: out.relayed,
+    })
+}
+
+fn ip(text: &str) -> Result<IpAddr, JsError> {
+    text.parse().map_err(|_| invalid("IP address"))
 }
