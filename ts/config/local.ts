@@ -94,7 +94,7 @@ function apply(stored: Stored, config: Config, change: Change): Stored {
       if (config.endpoints.some((e) => e.name === change.name)) {
         throw new ThicketError('REFUSED', `${change.name} is in the configuration file: remove it there, then thicket reload`);
       }
-      if (!(change.name in stored.endpoints))
+      if (!Object.hasOwn(stored.endpoints, change.name))
         throw new ThicketError('NOT_FOUND', `nothing is exposed as ${change.name}: see thicket services`);
       const { [change.name]: _, ...endpoints } = stored.endpoints;
       return { ...stored, endpoints, rules: stored.rules.filter((rule) => rule.endpoint !== change.name) };

@@ -42,4 +42,5 @@ export {
   type SignOptions,
 } from './network.js';
 export { sodium } from './sodium.js';
-export { BUILD_TIME, type EndpointIdentity, type Membership, NodeStore, stateFolder } from './store.js';
+export { stateFolder } from './state-folder.js';
+export { BUILD_TIME, type EndpointIdentity, type Membership, NodeStore } from './store.js';

@@ -191,7 +191,7 @@ export class NetworkFolder {
     const bytes = encodeCertificate(certificate, this.#pair);
     const generations = { ...this.#stored.generations };
     const grants = endpoints.map((name) => {
-      const known = generations[name] ?? 0;
+      const known = Object.hasOwn(generations, name) ? (generations[name] ?? 0) : 0;
       const generation = options.add && known > 0 ? known : known + 1;
       generations[name] = generation;
       return encodeGrant({ network: certificate.network, gateway: key, name, generation, serial, issuedAt }, this.#pair);

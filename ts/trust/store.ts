@@ -1,10 +1,9 @@
 /** A node's state directory: its key, its certificate, its endpoints' keys, the boot epoch and the time floor. */
 import { accessSync, constants } from 'node:fs';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { ThicketError } from '../errors.js';
-import { decodeCertificate, decodeGrant, encodeEndpointCertificate } from './certificate.js';
+import { type Certificate, decodeCertificate, decodeGrant, encodeEndpointCertificate } from './certificate.js';
 import { ensurePrivateFolder, loadState, saveState } from './files.js';
 import { KeyPair } from './keys.js';
 import { decodeBundle, encodeBundle, encodeRequest, type SignedBundle } from './network.js';
@@ -21,13 +20,6 @@ const EpochFile = z.strictObject({ epoch: z.string().regex(/^\d{1,20}$/) });
 const FloorFile = z.strictObject({ floor: z.number().int().nonnegative() });
 const EndpointsFile = z.record(z.string(), z.strictObject({ seed: z.string(), serial: z.number().int().nonnegative() }));
 const GenerationsFile = z.record(z.string(), z.number().int().nonnegative());
-
-/** Where state lies: `--state`, `THICKET_STATE`, `/var/lib/thicket` for root, `~/.local/state/thicket` else. */
-export function stateFolder(option: string | undefined, env: Readonly<Record<string, string | undefined>> = process.env): string {
-  if (option !== undefined) return option;
-  if (env.THICKET_STATE) return env.THICKET_STATE;
-  return process.getuid?.() === 0 ? '/var/lib/thicket' : join(homedir(), '.local/state/thicket');
-}
 
 /** A node's certificate with its network. */
 export interface Membership extends SignedBundle {
@@ -129,12 +121,24 @@ export class NodeStore {
 
   /** An endpoint's key and a fresh certificate for it; the key is made at first sight and kept. */
   endpoint(name: string, groups: readonly string[], membership: Membership, now: number): EndpointIdentity {
+    const gateway = this.checkEndpoint(name, groups, membership);
     const all = this.#load('endpoints.json', EndpointsFile) ?? {};
-    const known = all[name];
+    const known = Object.hasOwn(all, name) ? all[name] : undefined;
     const pair = known === undefined ? KeyPair.generate() : KeyPair.fromSeed(Buffer.from(known.seed, 'base64'));
     const serial = (known?.serial ?? 0) + 1;
     const seed = Buffer.from(pair.exportSeed()).toString('base64');
     saveState(join(this.folder, 'endpoints.json'), { ...all, [name]: { seed, serial } });
+    const issuedAt = Math.max(now, this.#floor);
+    const certificate = encodeEndpointCertificate(
+      { gateway: gateway.key, key: pair.publicKey, name, groups, serial, issuedAt, notAfter: gateway.notAfter },
+      this.pair,
+    );
+    const grant = membership.grants.find((bytes) => decodeGrant(bytes).name === name);
+    return { name, pair, chain: [membership.certificate, certificate], grant };
+  }
+
+  /** What this node's certificate must allow for an endpoint of that name. Throws BAD_CONFIG; makes nothing. */
+  checkEndpoint(name: string, groups: readonly string[], membership: Membership): Certificate {
     const gateway = decodeCertificate(membership.certificate);
     const foreign = groups.find((group) => !gateway.delegable.includes(group));
     if (foreign !== undefined) {
@@ -143,13 +147,7 @@ export class NodeStore {
     if (!gateway.rights.includes('gateway')) {
       throw new ThicketError('BAD_CONFIG', `endpoint ${name} needs a gateway: sign this node with --right gateway`);
     }
-    const issuedAt = Math.max(now, this.#floor);
-    const certificate = encodeEndpointCertificate(
-      { gateway: gateway.key, key: pair.publicKey, name, groups, serial, issuedAt, notAfter: gateway.notAfter },
-      this.pair,
-    );
-    const grant = membership.grants.find((bytes) => decodeGrant(bytes).name === name);
-    return { name, pair, chain: [membership.certificate, certificate], grant };
+    return gateway;
   }
 
   // ── time ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
