@@ -1,6 +1,6 @@
 /** Options that several commands share. */
 import { join } from 'node:path';
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 // Not by the folder's index, which loads libsodium: commands that only talk to a node are scripted, so they start quickly.
 import { stateFolder } from '../trust/state-folder.js';
 
@@ -46,16 +46,18 @@ export function controlSocket(options: NodeOption): string {
   return options.socket ?? join(stateFolder(options.state), 'control.sock');
 }
 
-/** Makes an option that may be given several times a list. */
-export function collect(value: string, before: readonly string[] = []): readonly string[] {
-  return [...before, value];
+/** An option that may be given several times; a list, empty without it. `check` may refuse a value with InvalidArgumentError. */
+export function listOption(flags: string, description: string, check: (value: string) => string = (value) => value): Option {
+  return new Option(flags, `${description}; may be given several times`)
+    .argParser<readonly string[]>((value, before) => [...before, check(value)])
+    .default([], 'none');
 }
 
 /** A whole number from `least` to `most`. */
 export function wholeNumber(least: number, most: number): (text: string) => number {
   return (text) => {
     const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
-    if (!(value >= least && value <= most)) throw new InvalidArgumentError(`use a whole number from ${least} to ${most}.`);
+    if (!(value >= least && value <= most)) throw new InvalidArgumentError(`use a whole number from ${least} to ${most}`);
     return value;
   };
 }

@@ -1,9 +1,9 @@
 /** The control API: HTTP and JSON on a Unix socket that only the node's own user may open. */
-import { chmodSync, existsSync, unlinkSync } from 'node:fs';
+import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
 import { connect } from 'node:net';
 import { type FastifyInstance, fastify } from 'fastify';
 import { z } from 'zod';
-import { describe, isThicketError, ThicketError } from '../errors.js';
+import { describe, type ErrorCode, isThicketError, ThicketError } from '../errors.js';
 import type {
   PingDocument,
   ReloadDocument,
@@ -60,9 +60,11 @@ export async function openControl(socket: string, host: () => ControlHost): Prom
   const app = fastify({ bodyLimit: BODY_LIMIT, forceCloseConnections: true });
   routes(app, host);
   app.setErrorHandler((error, _request, reply) => {
-    const code = isThicketError(error) ? error.code : 'INTERNAL';
-    void reply.status(isThicketError(error) ? 409 : 500).send({ error: { code, message: describe(error) } });
+    const [status, code, message] = failure(error);
+    void reply.status(status).send({ error: { code, message } });
   });
+  // Before the umask changes: it is the whole process's, so it may hold for the making of the socket only.
+  await app.ready();
   const umask = process.umask(0o177);
   try {
     await app.listen({ path: socket });
@@ -76,6 +78,14 @@ export async function openControl(socket: string, host: () => ControlHost): Prom
     process.umask(umask);
   }
   return { close: () => app.close() };
+}
+
+/** HTTP status, code and line of an error: the node's own, of a request that fastify can't read, or a bug of ours. */
+function failure(error: unknown): readonly [number, ErrorCode, string] {
+  if (isThicketError(error)) return [409, error.code, error.message];
+  const status = error instanceof Error && 'statusCode' in error ? error.statusCode : undefined;
+  if (typeof status === 'number' && status < 500) return [status, 'BAD_ARGUMENT', `the request is malformed: ${describe(error)}`];
+  return [500, 'INTERNAL', `internal error in the node (${describe(error)}): report it with what was asked`];
 }
 
 function routes(app: FastifyInstance, host: () => ControlHost): void {
@@ -132,7 +142,11 @@ function read<T>(schema: z.ZodType<T>, body: unknown): T {
 }
 
 async function removeStale(socket: string): Promise<void> {
-  if (!existsSync(socket)) return;
+  const found = lstatSync(socket, { throwIfNoEntry: false });
+  if (found === undefined) return;
+  if (!found.isSocket()) {
+    throw new ThicketError('NOT_WRITABLE', `${socket} is no socket and is left alone: choose another with control: { socket: … }`);
+  }
   const alive = await new Promise<boolean>((resolve) => {
     const probe = connect(socket, () => {
       probe.destroy();

@@ -1,7 +1,7 @@
 /** `thicket expose` and `unexpose`: a device's name, address, NAT and policy, made and removed together. */
 import type { Command } from 'commander';
 import { withNode } from '../node.js';
-import { collect, type NodeOption, nodeOption } from '../options.js';
+import { listOption, type NodeOption, nodeOption } from '../options.js';
 import { say } from '../output.js';
 
 interface ExposeFlags extends NodeOption {
@@ -16,12 +16,7 @@ export function registerExpose(program: Command): void {
       .description('give a device behind this gateway a name, services and a policy')
       .argument('<name>', "the endpoint's name, one DNS label")
       .argument('<target...>', 'rtsp://192.168.1.20, http://192.168.1.31:8080, 192.168.1.20:554 or udp/5683=192.168.1.40:5683')
-      .option(
-        '--allow <who>',
-        'who may reach it (nobody without it): node:KEY, name:NAME, group:G, network:KEY, anyone-trusted; several times',
-        collect,
-        [],
-      )
+      .addOption(listOption('--allow <who>', 'who may reach it: node:KEY, name:NAME, group:G, network:KEY or anyone-trusted'))
       .option('--force', "the target may be on this gateway itself, or in loopback, link-local or the overlay's pool"),
   ).action(expose);
 }

@@ -1,10 +1,10 @@
 /** `thicket network`: what an owner does with the network key, offline. */
 import { resolve } from 'node:path';
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type Command, InvalidArgumentError } from 'commander';
 import { describe } from '../../errors.js';
 import type { Right } from '../../trust/index.js';
 import { readInput, writeOutput } from '../files.js';
-import { collect } from '../options.js';
+import { listOption } from '../options.js';
 import { day, facts, say } from '../output.js';
 
 interface SignFlags {
@@ -37,14 +37,10 @@ export function registerNetwork(program: Command): void {
     .requiredOption('--network <dir>', "the network's folder")
     .requiredOption('--request <file>', 'the request, from thicket node request; - for standard input')
     .requiredOption('--name <name>', "the node's name, one DNS label")
-    .option('--group <group>', 'a group that the node is in; may be given several times', collect, [])
-    .option('--delegate <group>', 'a group that the node, a gateway, may put its endpoints in; several times', collect, [])
-    .addOption(
-      new Option('--right <right>', `${RIGHTS.join(', ')}; several times`)
-        .argParser<readonly string[]>((value, before) => collect(oneRight(value), before))
-        .default([], 'none'),
-    )
-    .option('--endpoint <name>', 'a short endpoint name that the node, a gateway, may use; several times', collect, [])
+    .addOption(listOption('--group <group>', 'a group that the node is in'))
+    .addOption(listOption('--delegate <group>', 'a group that the node, a gateway, may put its endpoints in'))
+    .addOption(listOption('--right <right>', RIGHTS.join(', '), oneRight))
+    .addOption(listOption('--endpoint <name>', 'a short endpoint name that the node may use as its gateway'))
     .option('--add', 'keep the other gateways that have these endpoint names (without it they lose them)')
     .option('--expires <duration>', 'for how long: 365d, 12h', '365d')
     .option('--date-ok', "this computer's clock is right, though the last signature is more than a day ago")
@@ -53,7 +49,7 @@ export function registerNetwork(program: Command): void {
 }
 
 function oneRight(text: string): string {
-  if (!RIGHTS.some((right) => right === text)) throw new InvalidArgumentError(`use one of ${RIGHTS.join(', ')}.`);
+  if (!RIGHTS.some((right) => right === text)) throw new InvalidArgumentError(`use one of ${RIGHTS.join(', ')}`);
   return text;
 }
 
@@ -72,9 +68,9 @@ async function create(name: string, { dir }: { readonly dir?: string }): Promise
   say('Keep the folder offline, on no node, and back it up. Who has the naming secret can look names up.');
 }
 
-async function sign(flags: SignFlags): Promise<void> {
+async function sign(flags: SignFlags, command: Command): Promise<void> {
   const { decodeCertificate, decodeRequest, encodeBundle, NetworkFolder } = await import('../../trust/index.js');
-  const expiresInSeconds = await seconds(flags.expires);
+  const expiresInSeconds = await seconds(flags.expires, command);
   const folder = NetworkFolder.open(flags.network);
   const key = decodeRequest(await readInput(flags.request, 'request'));
   const bundle = folder.sign(key, {
@@ -99,11 +95,11 @@ async function sign(flags: SignFlags): Promise<void> {
   );
 }
 
-async function seconds(text: string): Promise<number> {
+async function seconds(text: string, command: Command): Promise<number> {
   const { parseDuration } = await import('../../config/index.js');
   try {
     return Math.floor(parseDuration(text, 60_000, 36_500 * 86_400_000) / 1_000);
   } catch (error) {
-    throw new InvalidArgumentError(`option '--expires <duration>': ${describe(error)}`);
+    command.error(`option '--expires <duration>': ${describe(error)}`);
   }
 }
