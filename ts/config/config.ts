@@ -77,6 +77,18 @@ export interface Config {
 /** Keys that a running node can't change: the rest is applied by `reload`. */
 export const RESTART_KEYS = ['listen', 'allow_unrelayed', 'interface', 'dns', 'control'] as const;
 
+/** Those of them whose values differ. */
+export function changedRestartKeys(before: Config, after: Config): string[] {
+  const parts = (c: Config): Readonly<Record<(typeof RESTART_KEYS)[number], unknown>> => ({
+    listen: c.listen,
+    allow_unrelayed: c.allowUnrelayed,
+    interface: c.interface,
+    dns: c.dns,
+    control: c.control,
+  });
+  return RESTART_KEYS.filter((key) => JSON.stringify(parts(before)[key]) !== JSON.stringify(parts(after)[key]));
+}
+
 type Path = readonly PropertyKey[];
 
 /** Where in the file something stands, for messages. */

@@ -1,5 +1,6 @@
 export {
   type Config,
+  changedRestartKeys,
   type EndpointConfig,
   type ForwardConfig,
   parseConfig,

@@ -7,9 +7,9 @@ import type { Logger } from 'pino';
 import type { EndpointConfig, ServiceConfig } from '../config/index.js';
 import { describe, ThicketError } from '../errors.js';
 import type { KernelNet } from '../kernel/index.js';
-import type { AddressPool, Addresses } from '../naming/index.js';
+import type { Addresses, AddressPool } from '../naming/index.js';
 import type { EndpointIdentity, KeyPair, Membership, NodeStore, PublicKey } from '../trust/index.js';
-import { nameKeyPair } from '../trust/index.js';
+import { equalBytes, nameKeyPair } from '../trust/index.js';
 import type { Nat, NatService } from './nat/index.js';
 import type { Service } from './policy.js';
 
@@ -26,7 +26,8 @@ export interface HostedEndpoint {
 
 export interface EndpointsOptions {
   readonly store: NodeStore;
-  readonly membership: Membership;
+  /** The certificate that endpoints are certified under; none before the node has joined. */
+  readonly membership: () => Membership | undefined;
   readonly pool: AddressPool;
   readonly kernel: KernelNet;
   readonly nat: Nat;
@@ -79,12 +80,17 @@ export class Endpoints {
   async #prepare(config: EndpointConfig): Promise<HostedEndpoint> {
     for (const service of config.services) await this.#checkTarget(config, service);
     const known = this.all().find((e) => e.name === config.name && e.groups.join() === config.groups.join());
-    const { store, membership } = this.#o;
-    const identity = known?.identity ?? store.endpoint(config.name, config.groups, membership, this.#o.wallSeconds());
+    const membership = this.#o.membership();
+    if (membership === undefined) {
+      throw new ThicketError('NO_CERTIFICATE', `endpoint ${config.name} needs this node's certificate: run thicket join first`);
+    }
+    // A new certificate of ours means new ones for our endpoints.
+    const current = known !== undefined && equalBytes(known.identity.chain[0] ?? new Uint8Array(), membership.certificate);
+    const identity = current ? known.identity : this.#o.store.endpoint(config.name, config.groups, membership, this.#o.wallSeconds());
     const addresses = await this.#o.pool.assign({ kind: 'own', key: identity.pair.publicKey });
     const services: Service[] = [];
     for (const service of config.services) services.push(await this.#service(config.name, service));
-    return { name: config.name, groups: config.groups, identity, addresses, services, names: this.#names(config.name, identity) };
+    return { name: config.name, groups: config.groups, identity, addresses, services, names: names(config.name, identity, membership) };
   }
 
   async #service(endpoint: string, config: ServiceConfig): Promise<Service> {
@@ -103,19 +109,13 @@ export class Endpoints {
     }
   }
 
-  /** `camera.gw` always; `camera` where the network granted it. Nobody finds an endpoint by name without the naming secret. */
-  #names(name: string, identity: EndpointIdentity): KeyPair[] {
-    const { namingSecret } = this.#o.membership.network;
-    if (namingSecret === undefined) return [];
-    const long = nameKeyPair(namingSecret, `${name}.${this.#o.membership.name}`);
-    return identity.grant === undefined ? [long] : [long, nameKeyPair(namingSecret, name)];
-  }
-
   async #checkTarget(config: EndpointConfig, service: ServiceConfig): Promise<void> {
     if (service.force) return;
     const address = ipaddr.parse(service.target.host);
     const where = forbidden(address, this.#o.pools);
-    const own = where ?? ((await this.#o.kernel.addresses()).some((a) => sameAddress(a.address, service.target.host)) ? "this gateway's own" : undefined);
+    const own =
+      where ??
+      ((await this.#o.kernel.addresses()).some((a) => sameAddress(a.address, service.target.host)) ? "this gateway's own" : undefined);
     if (own !== undefined) {
       throw new ThicketError(
         'BAD_CONFIG',
@@ -125,12 +125,22 @@ export class Endpoints {
   }
 }
 
+/** `camera.gw` always; `camera` where the network granted it. Nobody finds an endpoint by name without the naming secret. */
+function names(name: string, identity: EndpointIdentity, membership: Membership): KeyPair[] {
+  const { namingSecret } = membership.network;
+  if (namingSecret === undefined) return [];
+  const long = nameKeyPair(namingSecret, `${name}.${membership.name}`);
+  return identity.grant === undefined ? [long] : [long, nameKeyPair(namingSecret, name)];
+}
+
 function forbidden(address: ipaddr.IPv4 | ipaddr.IPv6, pools: readonly string[]): string | undefined {
   const range = address.range();
   if (range === 'loopback') return 'a loopback';
   if (range === 'linkLocal') return 'a link-local';
   if (range === 'unspecified' || range === 'multicast' || range === 'broadcast') return `no device's`;
-  const within = pools.map((pool) => ipaddr.parseCIDR(pool)).some(([net, bits]) => net.kind() === address.kind() && address.match(net, bits));
+  const within = pools
+    .map((pool) => ipaddr.parseCIDR(pool))
+    .some(([net, bits]) => net.kind() === address.kind() && address.match(net, bits));
   return within ? "an overlay's" : undefined;
 }
 

@@ -26,3 +26,44 @@ export function probe(service: Pick<Service, 'protocol' | 'rtsp' | 'target'>): P
     socket.once('close', () => done('down'));
   });
 }
+
+/** How often every service is measured. */
+const PERIOD = 10_000;
+
+/** Measures all services of a gateway, one after the other, for as long as it is open. */
+export class HealthMonitor {
+  readonly #services: () => readonly Service[];
+  readonly #known = new Map<string, Health>();
+  readonly #timer: NodeJS.Timeout;
+  #running = false;
+
+  constructor(services: () => readonly Service[]) {
+    this.#services = services;
+    this.#timer = setInterval(() => void this.measure(), PERIOD).unref();
+    void this.measure();
+  }
+
+  of(service: Service): Health {
+    return this.#known.get(id(service)) ?? 'unknown';
+  }
+
+  /** Measures now; what a running measurement has not reached yet is measured by it. */
+  async measure(): Promise<void> {
+    if (this.#running) return;
+    this.#running = true;
+    try {
+      const services = this.#services().filter((service) => service.off === undefined);
+      const wanted = new Set(services.map(id));
+      for (const known of this.#known.keys()) if (!wanted.has(known)) this.#known.delete(known);
+      for (const service of services) this.#known.set(id(service), await probe(service));
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+  }
+}
+
+const id = ({ protocol, target }: Service): string => `${protocol} ${target.host} ${target.port}`;

@@ -24,6 +24,8 @@ export interface VerifiedIdentity {
   /** An endpoint's gateway. */
   readonly gateway?: PublicKey;
   readonly serial: number;
+  /** When the network itself signed, seconds since 1970: for an endpoint its gateway's certificate. */
+  readonly issuedAt: number;
   readonly notAfter: number;
 }
 
@@ -59,6 +61,7 @@ export function verifyChain(
       groups: node.groups,
       rights: node.rights,
       serial: node.serial,
+      issuedAt: node.issuedAt,
       notAfter: node.notAfter,
     };
   }
@@ -76,6 +79,7 @@ export function verifyChain(
     rights: [],
     gateway: node.key,
     serial: endpoint.serial,
+    issuedAt: node.issuedAt,
     notAfter: Math.min(node.notAfter, endpoint.notAfter),
   };
 }

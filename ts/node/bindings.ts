@@ -1,0 +1,198 @@
+/**
+ * What a session is to this host: the pairs of local addresses that the kernel knows it by, and the list of services that its far end may reach
+ * here. Both change while sessions live: names are resolved, policy is edited, trust is taken back.
+ */
+import type { Logger } from 'pino';
+import type { AllowedService, DataPlane, SessionAddresses, SessionId, SessionPolicy } from '../dataplane/data-plane.js';
+import { describe } from '../errors.js';
+import type { HostedEndpoint } from '../gateway/endpoints.js';
+import type { FlowPair } from '../gateway/nat/index.js';
+import { compilePolicy } from '../gateway/policy.js';
+import type { Addresses, AddressPool, Subject } from '../naming/index.js';
+import type { PublicKey, VerifiedIdentity } from '../trust/index.js';
+import type { OfferedService } from './session-control.js';
+import type { Session } from './sessions.js';
+
+export interface BindingsOptions {
+  readonly plane: DataPlane;
+  readonly self: PublicKey;
+  /** Absent on a node without an interface of its own: then sessions carry control packets only. */
+  readonly pool: AddressPool | undefined;
+  readonly endpoint: (key: PublicKey) => HostedEndpoint | undefined;
+  readonly ownNetwork: () => PublicKey | undefined;
+  readonly cut: (pairs: readonly FlowPair[]) => Promise<void>;
+  readonly log: Logger;
+}
+
+interface Bound {
+  readonly session: Session;
+  readonly addresses: SessionAddresses;
+}
+
+const NOTHING: Omit<SessionPolicy, 'session'> = { inbound: [], outbound: false, echo: false, rtspPorts: [] };
+
+export class Bindings {
+  readonly #o: BindingsOptions;
+  readonly #bySubject = new Map<string, Bound>();
+  readonly #policies = new Map<SessionId, SessionPolicy>();
+  readonly #preparing = new Set<Promise<void>>();
+
+  constructor(options: BindingsOptions) {
+    this.#o = options;
+  }
+
+  /** Called when both ends admit each other. The data plane knows the session when this returns; its addresses follow, see `prepared`. */
+  opened(session: Session, failed: (reason: string) => void): void {
+    this.#o.plane.sessionOpen({ session: session.id });
+    const work = this.#prepare(session)
+      .catch((error: unknown) => failed(describe(error)))
+      .finally(() => this.#preparing.delete(work));
+    this.#preparing.add(work);
+  }
+
+  /** Resolves when every session opened so far has its addresses and its policy: before that nobody is told that he may send. */
+  async prepared(): Promise<void> {
+    while (this.#preparing.size > 0) await Promise.all(this.#preparing);
+  }
+
+  closed(session: Session): void {
+    this.#policies.delete(session.id);
+    for (const [subject, bound] of this.#bySubject) if (bound.session.id === session.id) this.#bySubject.delete(subject);
+  }
+
+  /** The live session that a subject's address leads to. */
+  session(subject: Subject): Session | undefined {
+    return this.#bySubject.get(subjectText(subject))?.session;
+  }
+
+  /** Addresses of a session's far end, in text form, for `sessions`. */
+  addressesOf(session: Session): string[] {
+    const found: string[] = [];
+    for (const { session: of, addresses } of this.#bySubject.values()) {
+      if (of.id !== session.id) continue;
+      if (addresses.peer4 !== undefined) found.push(addresses.peer4);
+      if (addresses.peer6 !== undefined) found.push(addresses.peer6);
+    }
+    return found;
+  }
+
+  /** Makes `subject`'s address lead into `session`; durable before it resolves. Throws POOL_EXHAUSTED. */
+  async bind(session: Session, subject: Subject): Promise<Addresses> {
+    const { pool, plane } = this.#o;
+    const own = this.#ownAddresses(session.own);
+    if (pool === undefined || own === undefined) throw new TypeError('a node without an interface binds nothing');
+    const peer = await pool.assign(subject);
+    const addresses: SessionAddresses = {
+      session: session.id,
+      own4: own.v4,
+      peer4: peer.v4,
+      ...(own.v6 !== undefined && peer.v6 !== undefined ? { own6: own.v6, peer6: peer.v6 } : {}),
+    };
+    const key = subjectText(subject);
+    const before = this.#bySubject.get(key);
+    if (before?.session.id !== session.id) {
+      if (before !== undefined) plane.sessionAliasRemove(before.addresses);
+      // An address that the pool took from another subject leads nowhere else any more.
+      for (const [other, bound] of this.#bySubject) {
+        if (bound.addresses.peer4 !== addresses.peer4 || bound.addresses.own4 !== addresses.own4) continue;
+        plane.sessionAliasRemove(bound.addresses);
+        this.#bySubject.delete(other);
+      }
+      this.#bySubject.set(key, { session, addresses });
+    }
+    plane.sessionOpen(addresses);
+    return peer;
+  }
+
+  /** Policy, certificates or trust changed, or the far end told what it offers: compiles anew and cuts what is no longer allowed. */
+  async refresh(session: Session): Promise<void> {
+    const policy = this.#compile(session);
+    const before = this.#policies.get(session.id);
+    this.#policies.set(session.id, policy);
+    this.#o.plane.sessionPolicy(policy);
+    const gone = (before?.inbound ?? []).filter((service) => !policy.inbound.some((s) => same(s, service)));
+    await this.#cut(session, gone);
+  }
+
+  /** A session is over because it is no longer admitted: what the kernel keeps of it goes, too. */
+  cutAll(session: Session): Promise<void> {
+    return this.#cut(session, undefined);
+  }
+
+  /** What the far end may reach here, as told to it. */
+  offer(own: PublicKey, identity: VerifiedIdentity): OfferedService[] {
+    const services = this.#o.endpoint(own)?.services ?? [];
+    return compilePolicy(services, identity, this.#o.ownNetwork()).map((service) => ({
+      protocol: service.protocol,
+      port: service.port,
+      rtsp: service.rtsp !== undefined,
+    }));
+  }
+
+  allowed(session: Session): readonly AllowedService[] {
+    return this.#policies.get(session.id)?.inbound ?? [];
+  }
+
+  async #prepare(session: Session): Promise<void> {
+    const { pool, self } = this.#o;
+    if (pool !== undefined && session.own !== self) await this.bind(session, { kind: 'key', key: session.peer });
+    // Flows that outlived our restart go on under the addresses that their names, or keys, had.
+    if (pool !== undefined && session.own === self) {
+      for (const subject of known(pool, session)) {
+        const holder = this.session(subject);
+        if (holder === undefined || holder.state !== 'up') await this.bind(session, subject);
+      }
+    }
+    await this.refresh(session);
+  }
+
+  #compile(session: Session): SessionPolicy {
+    const { self, pool } = this.#o;
+    if (pool === undefined) return { session: session.id, ...NOTHING };
+    if (session.own === self) {
+      const rtspPorts = session.offered.filter((s) => s.rtsp && s.protocol === 'tcp').map((s) => s.port);
+      return { session: session.id, inbound: [], outbound: true, echo: false, rtspPorts };
+    }
+    const services = this.#o.endpoint(session.own)?.services ?? [];
+    const inbound = compilePolicy(services, session.identity, this.#o.ownNetwork());
+    return { session: session.id, inbound, outbound: false, echo: inbound.length > 0, rtspPorts: [] };
+  }
+
+  #ownAddresses(key: PublicKey): Addresses | undefined {
+    return key === this.#o.self ? this.#o.pool?.first : this.#o.endpoint(key)?.addresses;
+  }
+
+  async #cut(session: Session, services: readonly AllowedService[] | undefined): Promise<void> {
+    if (session.own === this.#o.self || services?.length === 0) return;
+    const pairs: FlowPair[] = [];
+    for (const { session: of, addresses } of this.#bySubject.values()) {
+      if (of.id !== session.id) continue;
+      for (const [peer, endpoint] of [
+        [addresses.peer4, addresses.own4],
+        [addresses.peer6, addresses.own6],
+      ]) {
+        if (peer === undefined || endpoint === undefined) continue;
+        if (services === undefined) pairs.push({ peer, endpoint });
+        else pairs.push(...services.map(({ protocol, port }) => ({ peer, endpoint, protocol, port })));
+      }
+    }
+    if (pairs.length === 0) return;
+    await this.#o.cut(pairs).catch((error: unknown) => this.#o.log.error(`flows could not be cut: ${describe(error)}`));
+  }
+}
+
+/** Subjects in the pool that mean this session's far end. */
+function known(pool: AddressPool, { peer, identity }: Session): Subject[] {
+  const subjects: Subject[] = [{ kind: 'key', key: peer }];
+  const names = identity.shortName === undefined ? [identity.name] : [identity.name, identity.shortName];
+  for (const name of names) subjects.push({ kind: 'name', name, network: identity.network });
+  return subjects.filter((subject) => pool.get(subject) !== undefined);
+}
+
+export function subjectText(subject: Subject): string {
+  return subject.kind === 'name' ? `name ${subject.name} ${subject.network}` : `${subject.kind} ${subject.key}`;
+}
+
+function same(a: AllowedService, b: AllowedService): boolean {
+  return a.protocol === b.protocol && a.port === b.port && a.target.host === b.target.host && a.target.port === b.target.port;
+}

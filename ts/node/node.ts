@@ -1,0 +1,566 @@
+/**
+ * Puts the parts together: what starts, in which order, what undoes it, and who hears what.
+ *
+ * ```
+ * data plane ──events──▶ links, sessions          links ──link up, frames──▶ router ──set-ups──▶ sessions
+ * sessions ──opened, up──▶ bindings (addresses, policy) ──▶ data plane          dns, forwards, control ──▶ resolver ──▶ sessions
+ * ```
+ */
+import { randomBytes } from 'node:crypto';
+import type { Logger } from 'pino';
+import { type Change, type Config, changedRestartKeys, LocalChanges, readConfig } from '../config/index.js';
+import { openControl, type ReloadDocument, SCHEMA } from '../control/index.js';
+import type { DataPlaneEvent } from '../dataplane/index.js';
+import { describe, isThicketError, ThicketError } from '../errors.js';
+import { Endpoints } from '../gateway/endpoints.js';
+import { HealthMonitor } from '../gateway/health.js';
+import { openDns, type Subject } from '../naming/index.js';
+import { Router } from '../routing/index.js';
+import { type Membership, NodeStore, type PublicKey, TrustList, type VerifiedIdentity } from '../trust/index.js';
+import { Bindings } from './bindings.js';
+import { ms, systemClock } from './clock.js';
+import { NodeControl } from './control-host.js';
+import { Dialer } from './dialer.js';
+import { Forwards } from './forwards.js';
+import { HandleSource } from './handles.js';
+import { NodeHandshakes } from './handshakes.js';
+import { Links } from './links.js';
+import { openLog } from './log.js';
+import { nameOf, ownNameKeys } from './own-names.js';
+import { type Place, takePlace } from './place.js';
+import { RelayRules } from './relay-rules.js';
+import { findNetwork, Resolver } from './resolver.js';
+import { type Session, Sessions } from './sessions.js';
+import { Tracer } from './tracer.js';
+import { Undo } from './undo.js';
+import { warningsOf } from './warnings.js';
+
+export interface NodeOptions {
+  readonly configFile: string;
+  readonly stateFolder: string;
+}
+
+export interface RunningNode {
+  readonly key: PublicKey;
+  /** Reads the configuration again. Throws BAD_CONFIG, and then nothing has changed. */
+  reload(): Promise<ReloadDocument>;
+  /** Leaves the host as it was. */
+  stop(): Promise<void>;
+  /** Rejects when the node can't go on; never resolves. */
+  readonly failed: Promise<never>;
+}
+
+const TICK = ms(200);
+/** Refusals by far ends that are remembered, in all. */
+const DENIED = 64;
+
+/** Starts a node. Throws a ThicketError, with everything undone, when it can't. */
+export async function startNode(options: NodeOptions): Promise<RunningNode> {
+  const undo = new Undo();
+  try {
+    const store = NodeStore.open(options.stateFolder);
+    const config = readConfig(options.configFile, options.stateFolder);
+    const local = LocalChanges.open(options.stateFolder);
+    const log = openLog(config.log.level);
+    let node: Node | undefined;
+    // First of all the socket: a second node on this state must not touch anything.
+    const control = await openControl(config.control.socket, () => {
+      if (node?.control === undefined) throw new ThicketError('BUSY', 'the node is starting: try again');
+      return node.control;
+    });
+    undo.push(() => control.close());
+    const membership = store.membership(systemClock.wallSeconds());
+    let deliver: (event: DataPlaneEvent) => void = () => {};
+    let isInUse: (subject: Subject) => boolean = () => true;
+    const place = await takePlace(
+      {
+        config,
+        stateFolder: options.stateFolder,
+        pair: store.pair,
+        clock: systemClock,
+        log,
+        isInUse: (subject) => isInUse(subject),
+        onEvent: (event) => deliver(event),
+      },
+      undo,
+    );
+    const running = new Node({ ...options, store, local, log, place, fileConfig: config, membership, epoch: store.nextEpoch(), undo });
+    deliver = (event) => running.handle(event);
+    isInUse = (subject) => running.isInUse(subject);
+    await running.open();
+    node = running;
+    return running;
+  } catch (error) {
+    await undo.run(() => {});
+    throw error;
+  }
+}
+
+interface Parts extends NodeOptions {
+  readonly store: NodeStore;
+  readonly local: LocalChanges;
+  readonly log: Logger;
+  readonly place: Place;
+  readonly fileConfig: Config;
+  readonly membership: Membership | undefined;
+  readonly epoch: bigint;
+  readonly undo: Undo;
+}
+
+class Node implements RunningNode {
+  readonly key: PublicKey;
+  readonly failed: Promise<never>;
+  control: NodeControl | undefined;
+  readonly #p: Parts;
+  readonly #clock = systemClock;
+  readonly #links: Links;
+  readonly #sessions: Sessions;
+  readonly #router: Router;
+  readonly #bindings: Bindings;
+  readonly #resolver: Resolver;
+  readonly #dialer: Dialer;
+  readonly #tracer: Tracer;
+  readonly #rules: RelayRules;
+  readonly #forwards: Forwards;
+  readonly #endpoints: Endpoints | undefined;
+  readonly #denied: { readonly session: Session['id']; readonly what: string }[] = [];
+  /** As in the file, and with what the CLI changed. */
+  #fileConfig: Config;
+  #config: Config;
+  #membership: Membership | undefined;
+  #trust: TrustList;
+  #epoch: bigint;
+  #fail: (error: Error) => void = () => {};
+  #applying: Promise<unknown> = Promise.resolve();
+  #stopping: Promise<void> | undefined;
+
+  constructor(parts: Parts) {
+    this.#p = parts;
+    this.key = parts.store.pair.publicKey;
+    this.#fileConfig = parts.fileConfig;
+    this.#config = parts.local.join(parts.fileConfig);
+    this.#membership = parts.membership;
+    this.#epoch = parts.epoch;
+    this.#trust = this.#trustOf(this.#config);
+    this.failed = new Promise<never>((_, reject) => {
+      this.#fail = reject;
+    });
+    this.failed.catch(() => {});
+    this.#endpoints = this.#makeEndpoints();
+    this.#bindings = this.#makeBindings();
+    const handles = new HandleSource();
+    const handshakes = this.#makeHandshakes();
+    this.#rules = new RelayRules(
+      () => this.#config.relay,
+      () => this.#links.all().filter((link) => link.role === 'child'),
+    );
+    this.#links = this.#makeLinks(handles, handshakes);
+    this.#router = this.#makeRouter();
+    this.#sessions = this.#makeSessions(handles, handshakes);
+    this.#dialer = new Dialer(this.#sessions, this.#bindings, this.#clock);
+    this.#resolver = this.#makeResolver();
+    this.#tracer = new Tracer({ probe: (egress, hops, done) => this.#router.setups.trace(egress, hops, done), clock: this.#clock });
+    this.#forwards = new Forwards({ resolve: (name) => this.#resolver.address(name), log: parts.log });
+  }
+
+  /** Goes to work. Throws when something can't be had; the caller undoes the rest. */
+  async open(): Promise<void> {
+    const { undo, log } = this.#p;
+    await this.#endpoints?.apply(this.#config.endpoints);
+    await this.#openDns();
+    undo.push(() => this.#forwards.close());
+    await this.#forwards.apply(this.#config.forwards);
+    const health = new HealthMonitor(() => this.#endpoints?.all().flatMap((endpoint) => endpoint.services) ?? []);
+    undo.push(() => health.close());
+    const stopTicking = this.#clock.every(TICK, () => this.#tick());
+    undo.push(() => {
+      stopTicking();
+      this.#sessions.closeAll('the node stops');
+      this.#links.close();
+    });
+    this.control = this.#makeControl(health);
+    for (const parent of this.#config.parents) this.#links.addParent(parent);
+    for (const warning of this.#warnings()) log.warn(warning);
+  }
+
+  reload(): Promise<ReloadDocument> {
+    return this.#inTurn(async () => {
+      const next = readConfig(this.#p.configFile, this.#p.stateFolder);
+      const before = { membership: this.#membership, file: this.#fileConfig };
+      this.#membership = this.#p.store.membership(this.#clock.wallSeconds());
+      try {
+        await this.#apply(this.#p.local.join(next));
+      } catch (error) {
+        this.#membership = before.membership;
+        throw error;
+      }
+      this.#fileConfig = next;
+      this.#p.log.info('the configuration was read again');
+      return { schema: SCHEMA, restart: changedRestartKeys(before.file, next) };
+    });
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#p.undo.run((error) => this.#p.log.error(describe(error)));
+    return this.#stopping;
+  }
+
+  handle(event: DataPlaneEvent): void {
+    switch (event.type) {
+      case 'sessionNeeded':
+        return this.#wanted(event.own, event.peer);
+      case 'labelUnknown':
+        return this.#router.setups.unknownLabel(event.link, event.label);
+      case 'flowDenied':
+        this.#denied.push({ session: event.session, what: `${event.protocol}/${event.port}` });
+        if (this.#denied.length > DENIED) this.#denied.shift();
+        return;
+      case 'log':
+        return this.#p.log[event.level](event.message);
+      case 'fatal':
+        return this.#fail(new ThicketError('DATA_PLANE', `${event.message}: see the log, then start the node again`));
+      default:
+        this.#links.handle(event);
+        this.#sessions.handle(event);
+    }
+  }
+
+  /** Whether a flow, or an endpoint of ours, still stands on a subject's address. */
+  isInUse(subject: Subject): boolean {
+    if (subject.kind === 'own') return this.#endpoints?.get(subject.key) !== undefined;
+    const session = this.#bindings.session(subject);
+    if (session === undefined) return false;
+    return this.#p.place.plane.stats().sessions.some((s) => s.session === session.id && s.flows > 0);
+  }
+
+  // ── changes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** One change after the other. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#applying.then(work);
+    this.#applying = result.catch(() => {});
+    return result;
+  }
+
+  #change(change: Change): Promise<void> {
+    return this.#inTurn(async () => {
+      const { config, commit } = this.#p.local.preview(this.#fileConfig, change);
+      await this.#apply(config);
+      try {
+        commit();
+      } catch (error) {
+        // What isn't on disk isn't acknowledged, and doesn't stand.
+        await this.#apply(this.#p.local.join(this.#fileConfig));
+        throw error;
+      }
+    });
+  }
+
+  /** Makes the running node what `next` says; what can fail comes first, before anything else has changed. */
+  async #apply(next: Config): Promise<void> {
+    await this.#forwards.apply(next.forwards);
+    const gone = (await this.#endpoints?.apply(next.endpoints)) ?? [];
+    const before = this.#config;
+    this.#config = next;
+    this.#trust = this.#trustOf(next);
+    this.#p.log.level = next.log.level;
+    for (const session of this.#sessions.all()) if (gone.includes(session.own)) this.#sessions.close(session.id, 'the endpoint is gone');
+    this.#router.withdraw(gone);
+    for (const parent of before.parents) {
+      if (!next.parents.some((p) => p.key === parent.key && p.host === parent.host && p.port === parent.port))
+        this.#links.removeParent(parent.key);
+    }
+    for (const parent of next.parents) this.#links.addParent(parent);
+    if (!this.#rules.staying()) {
+      for (const link of this.#links.all()) if (link.role === 'child') this.#links.disconnect(link.id, 'this node relays no more');
+    }
+    await Promise.all(this.#sessions.all().map((session) => this.#judge(session)));
+    this.#resolver.forgetFailures();
+    this.#router.changed();
+  }
+
+  /** Rules changed under a live session: it goes on with what it may still do, or ends. */
+  async #judge(session: Session): Promise<void> {
+    if (this.#trust.admits(session.identity)) {
+      await this.#bindings.refresh(session);
+      this.#sessions.offer(session.id);
+      return;
+    }
+    const cut = this.#bindings.cutAll(session);
+    this.#sessions.close(session.id, 'no longer trusted');
+    await cut;
+  }
+
+  #trustOf(config: Config): TrustList {
+    return new TrustList(this.#membership?.network.key, config.trust);
+  }
+
+  // ── events ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #tick(): void {
+    try {
+      this.#links.tick();
+      this.#sessions.tick();
+      this.#router.tick();
+    } catch (error) {
+      // Without its worker the data plane answers no more; it says so by itself, too.
+      if (isThicketError(error)) this.#p.log.error(error.message);
+      else this.#fail(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  /** A program uses an address that leads nowhere (any more): get its session back. */
+  #wanted(own: string, peer: string): void {
+    const pool = this.#p.place.ground?.pool;
+    const subject = pool?.lookup(peer);
+    if (pool === undefined || subject === undefined) return;
+    const live = this.#bindings.session(subject);
+    if (live !== undefined) this.#sessions.wake(live.id);
+    let work: Promise<unknown> = Promise.resolve();
+    if (own === pool.first.v4 || own === pool.first.v6) {
+      work = this.#resolver.wanted(subject);
+    } else {
+      const owner = pool.lookup(own);
+      if (owner?.kind === 'own' && subject.kind === 'key') work = this.#dialer.dial(owner.key, subject.key);
+    }
+    work.catch((error: unknown) => this.#p.log.debug(`an address in use leads nowhere yet: ${describe(error)}`));
+  }
+
+  /** What a verified chain proves beside who somebody is: that its date is past, and where a short name has moved to. */
+  #learn(identity: VerifiedIdentity): void {
+    const { store } = this.#p;
+    if (identity.network === this.#membership?.network.key) store.raiseFloor(identity.issuedAt);
+    const { network, shortName, generation } = identity;
+    if (shortName === undefined || generation === undefined || !store.raiseGeneration(network, shortName, generation)) return;
+    for (const { id, identity: other } of this.#sessions.all()) {
+      const older = other.network === network && other.shortName === shortName && (other.generation ?? 0) < generation;
+      if (older) this.#sessions.close(id, 'the name has moved to another gateway');
+    }
+  }
+
+  /** A restored state directory: jump ahead of what others have seen. */
+  #behind(seen: bigint): void {
+    try {
+      this.#epoch = this.#p.store.jumpEpoch(this.#epoch, seen);
+      this.#p.log.warn('the boot epoch was behind (a restored state directory?): it has jumped ahead');
+    } catch (error) {
+      this.#p.log.error(describe(error));
+    }
+  }
+
+  #warnings(): string[] {
+    return warningsOf(this.#config, this.#membership);
+  }
+
+  // ── parts ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #makeEndpoints(): Endpoints | undefined {
+    const { place, store, log } = this.#p;
+    if (place.ground === undefined) return undefined;
+    const { ipv4 } = this.#config.interface;
+    return new Endpoints({
+      ...place.ground,
+      store,
+      log,
+      membership: () => this.#membership,
+      pools: place.ipv6 === undefined ? [ipv4] : [ipv4, place.ipv6],
+      wallSeconds: () => this.#clock.wallSeconds(),
+    });
+  }
+
+  #makeBindings(): Bindings {
+    const { plane, ground } = this.#p.place;
+    return new Bindings({
+      plane,
+      self: this.key,
+      pool: ground?.pool,
+      endpoint: (key) => this.#endpoints?.get(key),
+      ownNetwork: () => this.#membership?.network.key,
+      cut: (pairs) => ground?.nat.cut(pairs) ?? Promise.resolve(),
+      log: this.#p.log,
+    });
+  }
+
+  #makeHandshakes(): NodeHandshakes {
+    const { store } = this.#p;
+    return new NodeHandshakes({
+      node: this.key,
+      pair: (key) => (key === this.key ? store.pair : this.#endpoints?.get(key)?.identity.pair),
+      chain: (key) => {
+        const endpoint = this.#endpoints?.get(key)?.identity;
+        if (endpoint !== undefined) return { chain: endpoint.chain, grant: endpoint.grant };
+        return { chain: this.#membership === undefined ? [] : [this.#membership.certificate], grant: undefined };
+      },
+      epoch: () => this.#epoch,
+      floor: () => store.floor,
+      now: () => this.#clock.wallSeconds(),
+      generationOf: (network, name) => store.generationOf(network, name),
+    });
+  }
+
+  #makeLinks(handles: HandleSource, handshakes: NodeHandshakes): Links {
+    const { log } = this.#p;
+    return new Links({
+      plane: this.#p.place.plane,
+      handshakes: () => handshakes,
+      self: this.key,
+      clock: this.#clock,
+      handles,
+      log,
+      rekey: () => ms(this.#config.session.rekeyMs),
+      accept: (peer, identity, from) => this.#rules.accept(peer, identity, from),
+      listener: {
+        linkUp: (link, restarted) => {
+          log.info({ key: link.key, role: link.role }, 'link up');
+          if (restarted) this.#sessions.linkLost(link.id);
+          this.#router.linkUp(link);
+          if (link.role !== 'parent') return;
+          this.#resolver.forgetFailures();
+          this.#sessions.linkUp();
+        },
+        linkDown: (link, reason) => {
+          log.info({ key: link.key, role: link.role }, `link down: ${reason}`);
+          this.#router.linkDown(link);
+          this.#sessions.linkLost(link.id);
+        },
+        linkFrame: (link, generation, frame) => this.#router.handle(link, generation, frame),
+        behind: (epoch) => this.#behind(epoch),
+      },
+    });
+  }
+
+  #makeRouter(): Router {
+    const { store, place, log } = this.#p;
+    return new Router({
+      pair: store.pair,
+      epoch: () => this.#epoch,
+      parents: () => this.#config.parents.map((parent) => parent.key),
+      names: () => ownNameKeys(this.#membership),
+      endpoints: () => this.#endpoints?.all().map(({ identity, names }) => ({ pair: identity.pair, names })) ?? [],
+      neighbour: (id) => this.#links.get(id),
+      neighbourByKey: (key) => this.#links.byKey(key),
+      rights: (child) => this.#rules.rights(this.#links.byKey(child)?.identity),
+      send: (link, frame, generation) => this.#links.send(link, frame, generation),
+      labelForward: (ingress, egress) => place.plane.labelForward(ingress, egress),
+      labelRemove: (label) => place.plane.labelRemove(label),
+      pathLost: (label, link) => this.#sessions.pathLost(label, link),
+      now: () => this.#clock.now(),
+      random: (bytes) => randomBytes(bytes),
+      incoming: (setup) => {
+        // Whoever gets the answer may send at once: addresses and policy stand before it goes out.
+        const answer: typeof setup.answer = (ingress, message) => void this.#bindings.prepared().then(() => setup.answer(ingress, message));
+        try {
+          this.#sessions.incoming({ ...setup, answer });
+        } catch (error) {
+          // Strangers get silence.
+          log.debug(`a session was refused: ${describe(error)}`);
+        }
+      },
+    });
+  }
+
+  #makeSessions(handles: HandleSource, handshakes: NodeHandshakes): Sessions {
+    const { log, place } = this.#p;
+    return new Sessions({
+      plane: place.plane,
+      handshakes: () => handshakes,
+      paths: {
+        open: (destination, message, done) => this.#router.open(destination, message, done),
+        close: (ingress, egress) => this.#router.setups.close(ingress, egress),
+      },
+      clock: this.#clock,
+      handles,
+      log,
+      rekey: () => ms(this.#config.session.rekeyMs),
+      admit: (identity) => this.#trust.require(identity),
+      offer: (own, identity) => this.#bindings.offer(own, identity),
+      isOwn: (key) => key === this.key || this.#endpoints?.get(key) !== undefined,
+      listener: {
+        sessionOpened: (session) => this.#bindings.opened(session, (reason) => this.#sessions.close(session.id, reason)),
+        sessionUp: (session) => {
+          this.#learn(session.identity);
+          void this.#bindings.refresh(session);
+          this.#dialer.up(session);
+          this.#tracer.measure(session);
+        },
+        sessionClosed: (session, reason) => {
+          log.debug({ key: session.peer }, `session closed: ${reason}`);
+          this.#bindings.closed(session);
+          this.#dialer.closed(session);
+        },
+        behind: (_, epoch) => this.#behind(epoch),
+      },
+    });
+  }
+
+  #makeResolver(): Resolver {
+    return new Resolver({
+      self: this.key,
+      selfName: () => this.#membership && { name: this.#membership.name, network: this.#membership.network.key },
+      domain: this.#config.dns.domain,
+      pool: this.#p.place.ground?.pool,
+      bindings: this.#bindings,
+      endpoints: () => this.#endpoints?.all() ?? [],
+      network: (text) => findNetwork(text, this.#config.networks, this.#membership?.network),
+      lookup: (nameKey, exclude) => this.#router.lookup(nameKey, exclude),
+      dial: (peer) => this.#dialer.dial(this.key, peer),
+      clock: this.#clock,
+    });
+  }
+
+  async #openDns(): Promise<void> {
+    const { place, log, undo } = this.#p;
+    if (place.ground === undefined) return;
+    const { pool } = place.ground;
+    const { domain, port, ttlMs } = this.#config.dns;
+    const addresses = pool.first.v6 === undefined ? [pool.first.v4] : [pool.first.v4, pool.first.v6];
+    const dns = await openDns({
+      addresses,
+      port,
+      domain,
+      ttlMs,
+      log,
+      host: {
+        resolve: (name) => this.#resolver.resolve(name),
+        reverse: (address) => this.#reverse(address),
+        isNetwork: (label) => findNetwork(label, this.#config.networks, this.#membership?.network) !== undefined,
+        ownAddresses: () => addresses,
+      },
+    });
+    undo.push(() => dns.close());
+  }
+
+  #reverse(address: string): { readonly status: 'found'; readonly name: string } | { readonly status: 'notFound' } {
+    const pool = this.#p.place.ground?.pool;
+    const isFirst = pool !== undefined && (address === pool.first.v4 || address === pool.first.v6);
+    const subject: Subject | undefined = isFirst ? { kind: 'own', key: this.key } : pool?.lookup(address);
+    if (subject === undefined) return { status: 'notFound' };
+    return { status: 'found', name: nameOf(subject, this.#config.dns.domain, this.#config.networks) };
+  }
+
+  #makeControl(health: HealthMonitor): NodeControl {
+    const { place } = this.#p;
+    return new NodeControl({
+      self: this.key,
+      clock: this.#clock,
+      plane: place.plane,
+      pool: place.ground?.pool,
+      ipv6: place.ipv6,
+      config: () => this.#config,
+      membership: () => this.#membership,
+      links: this.#links,
+      sessions: this.#sessions,
+      router: this.#router,
+      resolver: this.#resolver,
+      bindings: this.#bindings,
+      tracer: this.#tracer,
+      forwards: this.#forwards,
+      endpoints: () => this.#endpoints?.all() ?? [],
+      health,
+      denied: (session) => this.#denied.filter((d) => d.session === session.id).map((d) => d.what),
+      warnings: () => this.#warnings(),
+      change: (change) => this.#change(change),
+      reload: () => this.reload(),
+    });
+  }
+}

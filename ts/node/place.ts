@@ -1,0 +1,86 @@
+/**
+ * What a node is on its host: its interface, its pool of local addresses, its rules in the kernel. A node that others can find by its address (it listens)
+ * has none of this unless told otherwise: it carries packets and terminates none.
+ */
+import type { Logger } from 'pino';
+import type { Config } from '../config/index.js';
+import { type DataPlane, type DataPlaneEvent, openDataPlane } from '../dataplane/index.js';
+import { Nat } from '../gateway/nat/index.js';
+import { HostNet, type KernelNet, loadKernel } from '../kernel/index.js';
+import { AddressPool, randomUla, type Subject } from '../naming/index.js';
+import { type KeyPair, keyBytes } from '../trust/index.js';
+import type { Clock } from './clock.js';
+import type { Undo } from './undo.js';
+
+/** The interface's MTU; the core cuts what is too long for the path. */
+const MTU = 1_500;
+
+export interface Ground {
+  readonly kernel: KernelNet;
+  readonly pool: AddressPool;
+  readonly nat: Nat;
+}
+
+export interface Place {
+  readonly plane: DataPlane;
+  readonly ipv6: string | undefined;
+  readonly ground: Ground | undefined;
+}
+
+export interface PlaceOptions {
+  readonly config: Config;
+  readonly stateFolder: string;
+  readonly pair: KeyPair;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly isInUse: (subject: Subject) => boolean;
+  readonly onEvent: (event: DataPlaneEvent) => void;
+}
+
+/** Rules first, then the interface, then its addresses: at no moment can a packet of the pool leave elsewhere. */
+export async function takePlace(options: PlaceOptions, undo: Undo): Promise<Place> {
+  const { config, stateFolder, pair, clock, log } = options;
+  const { name, ipv4, offload } = config.interface;
+  const hidden = config.listen.length === 0 || config.allowUnrelayed;
+  const open = (tun: boolean): DataPlane => {
+    const plane = openDataPlane(
+      { nodeKey: keyBytes(pair.publicKey), listen: config.listen, ...(tun ? { tun: { name, offload, mtu: MTU } } : {}) },
+      (events) => {
+        for (const event of events) options.onEvent(event);
+      },
+    );
+    undo.push(() => plane.close());
+    return plane;
+  };
+  if (!hidden) return { plane: open(false), ipv6: undefined, ground: undefined };
+
+  const kernel = loadKernel();
+  const ipv6 =
+    config.interface.ipv6 === 'off' ? undefined : config.interface.ipv6 === 'auto' ? randomUla(stateFolder) : config.interface.ipv6;
+  const pool = await AddressPool.open({
+    folder: stateFolder,
+    ipv4,
+    ipv6,
+    ttlMs: config.dns.ttlMs,
+    now: () => clock.now(),
+    inUse: options.isInUse,
+    log,
+  });
+  undo.push(() => pool.close());
+  const net = await HostNet.open(kernel, {
+    interface: name,
+    pool4: ipv4,
+    pool6: ipv6,
+    own4: pool.first.v4,
+    own6: pool.first.v6,
+    mtu: MTU,
+    dnsPort: config.dns.port,
+    stateFolder,
+    log,
+  });
+  undo.push(() => net.detach());
+  await net.prepare();
+  const plane = open(true);
+  await net.attach();
+  return { plane, ipv6, ground: { kernel, pool, nat: new Nat(kernel, net) } };
+}
