@@ -20,6 +20,15 @@ std::string Address::text() const {
 
 std::string Prefix::text() const { return address.text() + "/" + std::to_string(length); }
 
+bool Overlap(const Prefix& a, const Prefix& b) {
+  if (a.address.family != b.address.family) return false;
+  const size_t common = std::min(a.length, b.length);
+  const size_t whole = common / 8;
+  if (!std::equal(a.address.bytes.begin(), a.address.bytes.begin() + whole, b.address.bytes.begin())) return false;
+  const auto mask = static_cast<uint8_t>(0xff00 >> (common % 8));
+  return mask == 0 || ((a.address.bytes[whole] ^ b.address.bytes[whole]) & mask) == 0;
+}
+
 Address ParseAddress(const std::string& text) {
   Address address;
   address.family = text.find(':') == std::string::npos ? AF_INET : AF_INET6;

@@ -25,6 +25,9 @@ struct Prefix {
   std::string text() const;
 };
 
+// Whether the two have an address in common.
+bool Overlap(const Prefix& a, const Prefix& b);
+
 // Both throw KernelError(EINVAL) when the text is none.
 Address ParseAddress(const std::string& text);
 Prefix ParsePrefix(const std::string& text);

@@ -23,9 +23,7 @@ std::string ExtendedAck(const nlmsghdr& header, const nlmsgerr& error) {
   if ((header.nlmsg_flags & NLM_F_ACK_TLVS) == 0) return {};
   size_t fixed = sizeof error;
   if ((header.nlmsg_flags & NLM_F_CAPPED) == 0) fixed += error.msg.nlmsg_len - sizeof(nlmsghdr);
-  const Attribute text = Attributes(header, fixed).Find(NLMSGERR_ATTR_MSG);
-  if (!text || text.size == 0) return {};
-  return std::string(reinterpret_cast<const char*>(text.data), strnlen(reinterpret_cast<const char*>(text.data), text.size));
+  return Attributes(header, fixed).Find(NLMSGERR_ATTR_MSG).Text();
 }
 
 }  // namespace
@@ -41,6 +39,17 @@ void Message::Attribute(uint16_t type, const void* data, size_t size) {
   const nlattr header{.nla_len = static_cast<uint16_t>(NLA_HDRLEN + size), .nla_type = type};
   Append(&header, sizeof header);
   Append(data, size);
+}
+
+size_t Message::Begin(uint16_t type) {
+  const size_t nest = bytes_.size();
+  Attribute(static_cast<uint16_t>(type | NLA_F_NESTED), nullptr, 0);
+  return nest;
+}
+
+void Message::End(size_t nest) {
+  const auto length = static_cast<uint16_t>(bytes_.size() - nest);
+  std::memcpy(bytes_.data() + nest + offsetof(nlattr, nla_len), &length, sizeof length);
 }
 
 const std::vector<uint8_t>& Message::Finish(uint32_t sequence) {
@@ -109,8 +118,8 @@ bool Socket::Exchange(Message& message, std::string_view what, const OnMessage& 
   for (;;) {
     sockaddr_nl from{};
     socklen_t from_size = sizeof from;
-    const ssize_t received = recvfrom(fd_.get(), buffer_.data(), buffer_.size(), MSG_TRUNC,
-                                      reinterpret_cast<sockaddr*>(&from), &from_size);
+    const ssize_t received =
+        recvfrom(fd_.get(), buffer_.data(), buffer_.size(), MSG_TRUNC, reinterpret_cast<sockaddr*>(&from), &from_size);
     if (received < 0) {
       if (errno == EINTR) continue;
       throw KernelError(errno == EAGAIN ? ETIMEDOUT : errno, std::string(what));

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -25,6 +26,9 @@ class Message {
   }
   void Attribute(uint16_t type, const void* data, size_t size);
   void Attribute(uint16_t type, uint32_t value) { Attribute(type, &value, sizeof value); }
+  // Attributes put between Begin and End lie within one of `type`. Begin returns what End wants.
+  size_t Begin(uint16_t type);
+  void End(size_t nest);
 
   // The whole message with its final length, numbered `sequence`.
   const std::vector<uint8_t>& Finish(uint32_t sequence);
@@ -49,6 +53,11 @@ struct Attribute {
     if (size >= sizeof value) std::memcpy(&value, data, sizeof value);
     return value;
   }
+  // A string, with or without its final zero.
+  std::string Text() const {
+    const auto* text = reinterpret_cast<const char*>(data);
+    return data == nullptr ? std::string() : std::string(text, strnlen(text, size));
+  }
 };
 
 // Attributes in a run of bytes. Stops at the first that doesn't fit.
@@ -67,6 +76,16 @@ class Attributes {
   size_t size_;
 };
 
+// The fixed part of a message; all zeroes when the message is too short for one.
+template <typename T>
+T Fixed(const nlmsghdr& message) {
+  T fixed{};
+  if (message.nlmsg_len >= NLMSG_LENGTH(sizeof fixed)) {
+    std::memcpy(&fixed, reinterpret_cast<const uint8_t*>(&message) + NLMSG_HDRLEN, sizeof fixed);
+  }
+  return fixed;
+}
+
 class Socket {
  public:
   // Throws KernelError.
@@ -74,7 +93,8 @@ class Socket {
 
   using OnMessage = std::function<void(const nlmsghdr&)>;
 
-  // Sends a request and calls `on_message` for each answer. Throws KernelError when the kernel refuses, with `what` as its subject.
+  // Sends a request and calls `on_message` for each answer. Throws KernelError when the kernel refuses, with `what` as
+  // its subject.
   void Ask(Message& message, std::string_view what, const OnMessage& on_message = {});
   // The same for a dump; asks again when the kernel's table changed meanwhile, so `on_message` may see an object twice.
   void Dump(Message& message, std::string_view what, const OnMessage& on_message);
