@@ -64,6 +64,8 @@ const KeyFile = z.strictObject({ key: z.string() });
 export class AddressPool {
   /** Reserved: the node's own, and its DNS server's. */
   readonly first: Addresses;
+  /** The pools, for the DNS server's reverse zones. */
+  readonly cidrs: readonly string[];
   readonly #o: AddressPoolOptions;
   readonly #range4: Range4;
   readonly #range6: Range6 | undefined;
@@ -81,6 +83,7 @@ export class AddressPool {
     this.#range4 = new Range4(options.ipv4);
     this.#range6 = options.ipv6 === undefined ? undefined : new Range6(options.ipv6);
     this.first = this.#range6 === undefined ? { v4: this.#range4.first } : { v4: this.#range4.first, v6: this.#range6.first };
+    this.cidrs = options.ipv6 === undefined ? [options.ipv4] : [options.ipv4, options.ipv6];
     this.#key = loadKey(join(options.folder, 'addresses.key'));
     const { log, records } = AddressLog.open({
       file: join(options.folder, 'addresses.log'),

@@ -1,5 +1,6 @@
 /** What the DNS server says to one question: A and AAAA, PTR, services as DNS-SD has them, and the right kind of "no" for everything else. */
 import type { Answer as DnsRecord } from 'dns-packet';
+import ipaddr from 'ipaddr.js';
 import type { Addresses } from './address-pool.js';
 import { type Answer, CLASS, type Question, TYPE } from './dns-message.js';
 import { type ParsedName, parseLabels, type ResolvableName } from './names.js';
@@ -136,7 +137,7 @@ export class Zone {
       return found(parts.length + 2 === zone.split('.').length && (type === TYPE.SOA || type === TYPE.ANY) ? [soa(zone)] : [], zone);
     }
     parts.reverse();
-    const address = v6 ? (parts.join('').match(/.{4}/g) ?? []).join(':') : parts.join('.');
+    const address = v6 ? new ipaddr.IPv6([...Buffer.from(parts.join(''), 'hex')]).toString() : parts.join('.');
     const reverse = this.#o.reverse(address);
     if (reverse.status === 'notFound') return negative('NXDOMAIN', zone);
     const ptr: DnsRecord = { type: 'PTR', name: labels.join('.'), ttl: this.#ttl, data: reverse.name };
