@@ -1,0 +1,88 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import { sodium } from '../../ts/trust/index.js';
+import { version } from '../../ts/version.js';
+import { wasm, wasmFolder } from '../impolite/wasm.js';
+
+const hex = (value: Uint8Array): string => Buffer.from(value).toString('hex');
+const counting = (length: number): Uint8Array => Uint8Array.from({ length }, (_, at) => at);
+
+describe('the WASM module', () => {
+  test('is of the same version as the program', () => {
+    expect(wasm.version()).toBe(version);
+  });
+
+  test('imports nothing but its own JavaScript: no clock, no randomness, no environment', () => {
+    const imports = WebAssembly.Module.imports(new WebAssembly.Module(readFileSync(join(wasmFolder, 'thicket_wasm_bg.wasm'))));
+    expect([...new Set(imports.map(({ module }) => module))]).toEqual(['./thicket_wasm_bg.js']);
+    expect(imports.filter(({ name }) => /random|crypto|time|date|performance|now/i.test(name))).toEqual([]);
+  });
+
+  test('throws for a key of the wrong length and goes on working', () => {
+    expect(() => new wasm.AeadKey(new Uint8Array(31))).toThrow(/32 bytes/);
+    expect(() => new wasm.WasmCore(new Uint8Array(32), new Uint8Array(31), false)).toThrow(/32 bytes/);
+    const core = new wasm.WasmCore(new Uint8Array(32), new Uint8Array(32), false);
+    expect(() => core.command(1_000_000n, 'linkSend', { link: 1, frame: 'no bytes' })).toThrow(/command/);
+    expect(() => core.command(1_000_000n, 'fly', {})).toThrow(/fly/);
+    core.command(1_000_000n, 'linkRemove', { link: 1 });
+    expect(core.stats(1_000_000n).drops['staleCommand']).toBe(1n);
+  });
+});
+
+describe("the core's primitives in WASM", () => {
+  test("hop tags are SipHash-2-4, as libsodium's", () => {
+    // The input of a hop tag is 28 bytes: label, counter field, AEAD tag.
+    const input = counting(28);
+    const view = new DataView(input.buffer);
+    const tag = new wasm.HopKey(counting(16)).tag(view.getUint32(0), view.getBigUint64(4), input.subarray(12));
+    expect(hex(tag)).toBe(hex(sodium.crypto_shorthash(input, counting(16))));
+  });
+
+  test("hop keys depend on secret, label and direction, and are keyed BLAKE2b, as libsodium's", () => {
+    const secret = counting(32);
+    const aeadTag = counting(16);
+    for (const [label, fromInitiator] of [
+      [0x01020304, true],
+      [0xfffffffe, false],
+    ] as const) {
+      const input = Buffer.concat([Buffer.from('thicket hop'), Buffer.alloc(4), Buffer.of(fromInitiator ? 0 : 1)]);
+      input.writeUInt32BE(label, 11);
+      const key = sodium.crypto_generichash(16, input, secret);
+      const expected = new wasm.HopKey(key).tag(label, 7n, aeadTag);
+      expect(hex(wasm.HopKey.derive(secret, label, fromInitiator).tag(label, 7n, aeadTag))).toBe(hex(expected));
+      expect(hex(wasm.HopKey.derive(secret, label, !fromInitiator).tag(label, 7n, aeadTag))).not.toBe(hex(expected));
+    }
+  });
+
+  test.each([0, 1, 64, 127, 128, 129, 1_000])("BLAKE2b of %d bytes is libsodium's", (length) => {
+    const input = counting(length);
+    expect(hex(wasm.blake2b256(input))).toBe(hex(sodium.crypto_generichash(32, input, null)));
+    expect(hex(wasm.blake2b128(counting(32), input))).toBe(hex(sodium.crypto_generichash(16, input, counting(32))));
+  });
+
+  test('a data packet is laid out as documented and opens with libsodium', () => {
+    const key = counting(32);
+    const hop = new wasm.HopKey(counting(16));
+    const inner = counting(40);
+    const field = wasm.counterField(2, 5n);
+    expect(field).toBe((2n << 62n) | 5n);
+    const packet = Buffer.from(wasm.dataPacket(key, field, 0xdeadbeef, hop, inner));
+    expect([packet.length, packet.readUInt32BE(0), packet.readBigUInt64BE(4)]).toEqual([36 + 40, 0xdeadbeef, field]);
+    expect(hex(packet.subarray(12, 20))).toBe(hex(hop.tag(0xdeadbeef, field, packet.subarray(-16))));
+    const nonce = Buffer.alloc(12);
+    nonce.writeBigUInt64LE(field, 4);
+    expect(hex(sodium.crypto_aead_chacha20poly1305_ietf_decrypt(null, packet.subarray(20), null, nonce, key))).toBe(hex(inner));
+  });
+
+  test('a train of packets opens as it was sealed, and a flipped bit spoils its own packet only', () => {
+    const key = new wasm.AeadKey(counting(32));
+    const train = counting(20 * 200);
+    key.sealTrain(9n, train, 200);
+    const nonce = new Uint8Array(12);
+    nonce[4] = 9 + 3;
+    expect(hex(key.open(nonce, new Uint8Array(0), train.subarray(620, 800)) ?? new Uint8Array(0))).toBe(hex(counting(784).subarray(620)));
+    train[1_030] = (train[1_030] ?? 0) ^ 1;
+    expect(key.openTrain(9n, train, 200)).toBe(19);
+  });
+});
