@@ -518,6 +518,7 @@ class Node implements RunningNode {
       addresses,
       port,
       domain,
+      pools: pool.cidrs,
       ttlMs,
       log,
       host: {
