@@ -80,7 +80,7 @@ export function encodeBundle(bundle: SignedBundle): string {
 
 export function decodeBundle(text: string): SignedBundle {
   const parsed = Bundle.safeParse(parseJson(text));
-  if (!parsed.success) throw new ThicketError('BAD_CERTIFICATE', 'that is not a certificate from thicket network sign --out');
+  if (!parsed.success) throw new ThicketError('BAD_CERTIFICATE', 'that is not a certificate: thicket network sign --out makes one');
   const bytes = (b64: string): Uint8Array => new Uint8Array(Buffer.from(b64, 'base64'));
   const { network, certificate, grants } = parsed.data;
   return { network: parseNetworkRef(network), certificate: bytes(certificate), grants: grants.map(bytes) };

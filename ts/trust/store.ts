@@ -2,7 +2,7 @@
 import { accessSync, constants } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { ThicketError } from '../errors.js';
+import { describe, ThicketError } from '../errors.js';
 import { type Certificate, decodeCertificate, decodeGrant, encodeEndpointCertificate } from './certificate.js';
 import { ensurePrivateFolder, loadState, saveState } from './files.js';
 import { KeyPair } from './keys.js';
@@ -95,7 +95,7 @@ export class NodeStore {
   }
 
   #check(bundle: SignedBundle, now: number): Membership {
-    const certificate = decodeCertificate(bundle.certificate);
+    const certificate = intact(() => decodeCertificate(bundle.certificate));
     if (certificate.network !== bundle.network.key) {
       throw new ThicketError('UNKNOWN_NETWORK', 'the certificate is signed by another network than it claims: ask its owner for a new one');
     }
@@ -109,7 +109,7 @@ export class NodeStore {
       throw new ThicketError('EXPIRED', 'the certificate has expired: sign a new one with thicket network sign');
     }
     for (const bytes of bundle.grants) {
-      const grant = decodeGrant(bytes);
+      const grant = intact(() => decodeGrant(bytes));
       if (grant.network !== certificate.network || grant.gateway !== certificate.key) {
         throw new ThicketError('BAD_CERTIFICATE', `the grant for ${grant.name} is for another gateway: sign this node's request`);
       }
@@ -210,5 +210,14 @@ export class NodeStore {
     const parsed = schema.safeParse(value);
     if (!parsed.success) throw new ThicketError('BAD_STATE', `${file} is damaged: restore it from a backup, or remove it`);
     return parsed.data;
+  }
+}
+
+/** What a bundle carries decodes, or was damaged on its way from the owner. */
+function intact<T>(decode: () => T): T {
+  try {
+    return decode();
+  } catch (error) {
+    throw new ThicketError('BAD_CERTIFICATE', `the certificate is damaged (${describe(error)}): copy it again, or sign a new one`);
   }
 }
