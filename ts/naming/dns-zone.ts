@@ -80,8 +80,6 @@ export class Zone {
       case 'failed':
         return { rcode: 'SERVFAIL', extended: { code: NO_REACHABLE_AUTHORITY, text: resolution.reason } };
       case 'notFound':
-        // A network's key is a name of its own: something may lie below it.
-        if (name.kind === 'key' && services === 0 && this.#o.isNetwork(name.key)) return negative('NOERROR', domain);
         return negative('NXDOMAIN', domain);
       case 'found': {
         const owner = `${labels.slice(services).join('.')}.${domain}`;
