@@ -85,9 +85,9 @@ export async function startFiles(lab: Lab): Promise<FileServer> {
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${host.path(`tmp-${name}`)};`);
   const config = host.write(
     'nginx.conf',
-    `user root; worker_processes 1; daemon off; pid ${host.path('nginx.pid')}; error_log stderr;
+    `user root; master_process off; daemon off; pid ${host.path('nginx.pid')}; error_log stderr;
      events {}
-     http { access_log /dev/stdout; default_type application/octet-stream; sendfile on; ${temporary.join(' ')}
+     http { access_log ${host.path('access.log')}; default_type application/octet-stream; sendfile on; ${temporary.join(' ')}
        server { listen ${host.address}:80; root ${dir}; } }\n`,
   );
   const process = await host.spawn(['nginx', '-p', host.dir, '-e', 'stderr', '-c', config]);

@@ -138,8 +138,10 @@ export class Lab {
   async destroy(): Promise<void> {
     if (this.#destroyed) return;
     this.#destroyed = true;
-    await Promise.all([...this.#hosts.values()].map((host) => host.killAll()));
+    const ended = [...this.#hosts.values()].map((host) => host.killAll());
+    // Only then will all have ended: children of theirs may hold their output open.
     await removeRun(this.#run);
+    await Promise.all(ended);
   }
 
   #describe(name: HostName): Host {
