@@ -63,12 +63,12 @@ export function parseQuery(bytes: Buffer): ParsedQuery {
   const flags = bytes.readUInt16BE(2);
   // Answering a response could make two servers talk forever.
   if ((flags & QR) !== 0) return { kind: 'silence' };
-  const bare: QueryHead = { id: bytes.readUInt16BE(0), flags, rawQuestion: new Uint8Array(), edns: undefined };
-  if (((flags >> 11) & 0xf) !== 0) return { kind: 'refusal', head: bare, rcode: 'NOTIMP' };
-  const read = readQuestion(bytes);
-  const counts = [4, 6, 8].map((at) => bytes.readUInt16BE(at));
-  if (read === undefined || counts.join() !== '1,0,0') return { kind: 'refusal', head: bare, rcode: 'FORMERR' };
-  const head: QueryHead = { ...bare, rawQuestion: bytes.subarray(HEADER_BYTES, read.end) };
+  const [questions, ...records] = [4, 6, 8].map((at) => bytes.readUInt16BE(at));
+  const read = questions === 1 ? readQuestion(bytes) : undefined;
+  const rawQuestion = bytes.subarray(HEADER_BYTES, read?.end ?? HEADER_BYTES);
+  const head: QueryHead = { id: bytes.readUInt16BE(0), flags, rawQuestion, edns: undefined };
+  if (opcode(flags) !== 0) return { kind: 'refusal', head, rcode: 'NOTIMP' };
+  if (read === undefined || records.some((count) => count !== 0)) return { kind: 'refusal', head, rcode: 'FORMERR' };
   const opts = readOptions(bytes);
   if (opts === undefined) return { kind: 'refusal', head, rcode: 'FORMERR' };
   const [opt, ...more] = opts;
@@ -78,6 +78,8 @@ export function parseQuery(bytes: Buffer): ParsedQuery {
   if (opt.ednsVersion !== 0) return { kind: 'refusal', head: withEdns, rcode: 'BADVERS' };
   return { kind: 'question', head: withEdns, question: read.question };
 }
+
+const opcode = (flags: number): number => (flags >> 11) & 0xf;
 
 /** The only question, without name compression: there is nothing before it that it could point to. */
 function readQuestion(bytes: Buffer): { readonly question: Question; readonly end: number } | undefined {
@@ -121,7 +123,7 @@ function encode(head: QueryHead, answer: Answer, extraFlags: number): Buffer {
   const packet = dns.encode({
     type: 'response',
     id: head.id,
-    flags: (head.flags & ECHOED) | authoritative | extraFlags | (rcode & 0xf),
+    flags: (head.flags & ECHOED) | (opcode(head.flags) << 11) | authoritative | extraFlags | (rcode & 0xf),
     answers: [...(answer.answers ?? [])],
     authorities: [...(answer.authorities ?? [])],
     additionals: [...(answer.additionals ?? []), ...(head.edns === undefined ? [] : [opt(rcode, answer.extended)])],

@@ -34,6 +34,8 @@ const WAITING = 2_048;
 const CONNECTIONS = 64;
 /** Questions of one connection that wait for an answer; the rest stays in its buffer. */
 const PER_CONNECTION = 16;
+/** Bytes of answers that a connection may leave unread. */
+const UNREAD = 1 << 20;
 const IDLE_MS = 10_000;
 
 /** Binds all addresses. Throws ADDRESS_IN_USE, NO_PRIVILEGE or BAD_ARGUMENT when one can't be, with none left bound. */
@@ -126,8 +128,8 @@ class Listeners {
         open += 1;
         void this.#respond(question, 'tcp').then((response) => {
           open -= 1;
-          // What is no query at all over TCP is an abuse of the connection.
-          if (response === undefined) connection.destroy();
+          // It sends what is no query at all, or doesn't read the answers.
+          if (response === undefined || connection.writableLength > UNREAD) connection.destroy();
           if (connection.destroyed) return;
           if (response !== undefined) connection.write(Buffer.concat([frameLength(response), response]));
           step();
