@@ -1,0 +1,17 @@
+/** One number out of benchmark.js. */
+import Benchmark from 'benchmark';
+
+export interface Measured {
+  /** Mean time of one call. */
+  readonly nanoseconds: number;
+  /** Relative margin of error, percent, at 95 % confidence. */
+  readonly margin: number;
+}
+
+/** Calls `run` again and again for about `seconds`. Throws what it throws. */
+export function measure(run: () => void, seconds: number): Measured {
+  const bench = new Benchmark(run, { maxTime: seconds, minSamples: 5 });
+  bench.run({ async: false });
+  if (bench.error !== undefined) throw bench.error;
+  return { nanoseconds: bench.stats.mean * 1e9, margin: bench.stats.rme };
+}
