@@ -26,6 +26,7 @@ export interface BindingsOptions {
 
 interface Bound {
   readonly session: Session;
+  readonly subject: Subject;
   readonly addresses: SessionAddresses;
 }
 
@@ -33,7 +34,8 @@ const NOTHING: Omit<SessionPolicy, 'session'> = { inbound: [], outbound: false, 
 
 export class Bindings {
   readonly #o: BindingsOptions;
-  readonly #bySubject = new Map<string, Bound>();
+  /** By our own key and the subject: one remote key has one address here, whichever of our endpoints it talks to. */
+  readonly #bound = new Map<string, Bound>();
   readonly #policies = new Map<SessionId, SessionPolicy>();
   readonly #preparing = new Set<Promise<void>>();
 
@@ -57,18 +59,24 @@ export class Bindings {
 
   closed(session: Session): void {
     this.#policies.delete(session.id);
-    for (const [subject, bound] of this.#bySubject) if (bound.session.id === session.id) this.#bySubject.delete(subject);
+    for (const [id, bound] of this.#bound) if (bound.session.id === session.id) this.#bound.delete(id);
   }
 
-  /** The live session that a subject's address leads to. */
-  session(subject: Subject): Session | undefined {
-    return this.#bySubject.get(subjectText(subject))?.session;
+  /** The session that a subject's address leads to, from our own key `own`. */
+  session(own: PublicKey, subject: Subject): Session | undefined {
+    return this.#bound.get(boundId(own, subject))?.session;
+  }
+
+  /** All sessions that a subject's address leads to. */
+  sessionsOf(subject: Subject): Session[] {
+    const text = subjectText(subject);
+    return [...this.#bound.values()].filter((bound) => subjectText(bound.subject) === text).map((bound) => bound.session);
   }
 
   /** Addresses of a session's far end, in text form, for `sessions`. */
   addressesOf(session: Session): string[] {
     const found: string[] = [];
-    for (const { session: of, addresses } of this.#bySubject.values()) {
+    for (const { session: of, addresses } of this.#bound.values()) {
       if (of.id !== session.id) continue;
       if (addresses.peer4 !== undefined) found.push(addresses.peer4);
       if (addresses.peer6 !== undefined) found.push(addresses.peer6);
@@ -88,17 +96,16 @@ export class Bindings {
       peer4: peer.v4,
       ...(own.v6 !== undefined && peer.v6 !== undefined ? { own6: own.v6, peer6: peer.v6 } : {}),
     };
-    const key = subjectText(subject);
-    const before = this.#bySubject.get(key);
-    if (before?.session.id !== session.id) {
-      if (before !== undefined) plane.sessionAliasRemove(before.addresses);
-      // An address that the pool took from another subject leads nowhere else any more.
-      for (const [other, bound] of this.#bySubject) {
-        if (bound.addresses.peer4 !== addresses.peer4 || bound.addresses.own4 !== addresses.own4) continue;
+    const id = boundId(session.own, subject);
+    if (this.#bound.get(id)?.session.id !== session.id) {
+      for (const [other, bound] of this.#bound) {
+        // The subject has another session now; or the pool took the address from another subject, which it leads to no more.
+        const replaced = other === id || (bound.addresses.peer4 === peer.v4 && subjectText(bound.subject) !== subjectText(subject));
+        if (!replaced) continue;
         plane.sessionAliasRemove(bound.addresses);
-        this.#bySubject.delete(other);
+        this.#bound.delete(other);
       }
-      this.#bySubject.set(key, { session, addresses });
+      this.#bound.set(id, { session, subject, addresses });
     }
     plane.sessionOpen(addresses);
     return peer;
@@ -139,7 +146,7 @@ export class Bindings {
     // Flows that outlived our restart go on under the addresses that their names, or keys, had.
     if (pool !== undefined && session.own === self) {
       for (const subject of known(pool, session)) {
-        const holder = this.session(subject);
+        const holder = this.session(self, subject);
         if (holder === undefined || holder.state !== 'up') await this.bind(session, subject);
       }
     }
@@ -165,7 +172,7 @@ export class Bindings {
   async #cut(session: Session, services: readonly AllowedService[] | undefined): Promise<void> {
     if (session.own === this.#o.self || services?.length === 0) return;
     const pairs: FlowPair[] = [];
-    for (const { session: of, addresses } of this.#bySubject.values()) {
+    for (const { session: of, addresses } of this.#bound.values()) {
       if (of.id !== session.id) continue;
       for (const [peer, endpoint] of [
         [addresses.peer4, addresses.own4],
@@ -189,7 +196,9 @@ function known(pool: AddressPool, { peer, identity }: Session): Subject[] {
   return subjects.filter((subject) => pool.get(subject) !== undefined);
 }
 
-export function subjectText(subject: Subject): string {
+const boundId = (own: PublicKey, subject: Subject): string => `${own} ${subjectText(subject)}`;
+
+function subjectText(subject: Subject): string {
   return subject.kind === 'name' ? `name ${subject.name} ${subject.network}` : `${subject.kind} ${subject.key}`;
 }
 

@@ -228,9 +228,8 @@ class Node implements RunningNode {
   /** Whether a flow, or an endpoint of ours, still stands on a subject's address. */
   isInUse(subject: Subject): boolean {
     if (subject.kind === 'own') return this.#endpoints?.get(subject.key) !== undefined;
-    const session = this.#bindings.session(subject);
-    if (session === undefined) return false;
-    return this.#p.place.plane.stats().sessions.some((s) => s.session === session.id && s.flows > 0);
+    const sessions = new Set(this.#bindings.sessionsOf(subject).map((session) => session.id));
+    return sessions.size > 0 && this.#p.place.plane.stats().sessions.some((s) => sessions.has(s.session) && s.flows > 0);
   }
 
   // ── changes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -314,15 +313,14 @@ class Node implements RunningNode {
     const pool = this.#p.place.ground?.pool;
     const subject = pool?.lookup(peer);
     if (pool === undefined || subject === undefined) return;
-    const live = this.#bindings.session(subject);
+    const owner = own === pool.first.v4 || own === pool.first.v6 ? undefined : pool.lookup(own);
+    const ours = owner === undefined ? this.key : owner.kind === 'own' ? owner.key : undefined;
+    if (ours === undefined) return;
+    const live = this.#bindings.session(ours, subject);
     if (live !== undefined) this.#sessions.wake(live.id);
     let work: Promise<unknown> = Promise.resolve();
-    if (own === pool.first.v4 || own === pool.first.v6) {
-      work = this.#resolver.wanted(subject);
-    } else {
-      const owner = pool.lookup(own);
-      if (owner?.kind === 'own' && subject.kind === 'key') work = this.#dialer.dial(owner.key, subject.key);
-    }
+    if (ours === this.key) work = this.#resolver.wanted(subject);
+    else if (subject.kind === 'key') work = this.#dialer.dial(ours, subject.key);
     work.catch((error: unknown) => this.#p.log.debug(`an address in use leads nowhere yet: ${describe(error)}`));
   }
 

@@ -120,7 +120,7 @@ export class Resolver {
   }
 
   async #find(subject: { readonly name: string; readonly network: PublicKey } & Subject): Promise<Session> {
-    const live = this.#o.bindings.session(subject);
+    const live = this.#o.bindings.session(this.#o.self, subject);
     if (live?.state === 'up') return live;
     const secret = this.#o.network(subject.network)?.namingSecret;
     if (secret === undefined) {
