@@ -2,4 +2,18 @@
 export { WorldNode } from './node.js';
 export { Owner, type SignWhat } from './owner.js';
 export { type NetworkName, NODE_NAMES, NODES, type NodeConfig, type NodeName, type NodePlan } from './plan.js';
+export {
+  type Decoded,
+  decode,
+  fetchSha256,
+  picture,
+  publishAndSubscribe,
+  startWatching,
+  switchLight,
+  urlHost,
+  type Video,
+  type Watch,
+  watch,
+  watched,
+} from './traffic.js';
 export { World, type WorldOptions } from './world.js';
