@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { pino } from 'pino';
-import type { DataPlaneEvent, Listen, SessionPolicy } from '../../ts/dataplane/data-plane.js';
+import type { DataPlaneEvent, LinkId, Listen, SessionPolicy } from '../../ts/dataplane/data-plane.js';
 import { describe } from '../../ts/errors.js';
 import { ms, systemClock } from '../../ts/node/clock.js';
 import { HandleSource } from '../../ts/node/handles.js';
@@ -13,6 +13,8 @@ import { type Link, Links, type ParentAddress } from '../../ts/node/links.js';
 import { type Session, Sessions } from '../../ts/node/sessions.js';
 import { type ChildRights, Router } from '../../ts/routing/index.js';
 import { BUILD_TIME, type KeyPair, keyBytes, NodeStore, type PublicKey } from '../../ts/trust/index.js';
+import { LabError } from '../lab/errors.js';
+import { Numbering } from './numbering.js';
 import { RawPlane } from './raw-plane.js';
 
 export interface RawNodeOptions {
@@ -35,6 +37,8 @@ export interface RawNodeOptions {
 }
 
 const TICK = ms(50);
+/** How often what was slipped in is repeated until it is acknowledged. */
+const REPEAT = ms(500);
 const CLOSED: Omit<SessionPolicy, 'session'> = { inbound: [], outbound: true, echo: false, rtspPorts: [] };
 
 export class RawNode {
@@ -48,8 +52,10 @@ export class RawNode {
   /** Why set-ups for us were refused. */
   readonly refusals: string[] = [];
   readonly #o: RawNodeOptions;
+  readonly #numbering = new Map<LinkId, Numbering>();
   readonly #stop: () => void;
   #epoch: bigint;
+  #repeatedAt = systemClock.now();
 
   static async start(options: RawNodeOptions): Promise<RawNode> {
     let deliver: (event: DataPlaneEvent) => void = () => {};
@@ -95,6 +101,7 @@ export class RawNode {
       listener: {
         linkUp: (link, restarted) => {
           if (restarted) this.sessions.linkLost(link.id);
+          this.#numbering.set(link.id, new Numbering());
           this.router.linkUp(link);
           if (link.role === 'parent') this.sessions.linkUp();
         },
@@ -102,7 +109,8 @@ export class RawNode {
           this.router.linkDown(link);
           this.sessions.linkLost(link.id);
         },
-        linkFrame: (link, generation, frame) => this.router.handle(link, generation, frame),
+        linkFrame: (link, generation, frame) =>
+          this.router.handle(link, generation, this.#numbering.get(link.id)?.incoming(frame) ?? frame),
         behind: (seen) => this.#behind(seen),
       },
     });
@@ -128,6 +136,7 @@ export class RawNode {
       this.links.tick();
       this.sessions.tick();
       this.router.tick();
+      this.#repeat();
     });
   }
 
@@ -138,6 +147,14 @@ export class RawNode {
 
   dial(peer: PublicKey): Promise<Session> {
     return this.sessions.dial(this.key, peer);
+  }
+
+  /** A control frame to our parent among those that must arrive in order, past our router. */
+  slipIn(frame: Uint8Array): void {
+    const link = this.parentLink();
+    const numbering = link === undefined ? undefined : this.#numbering.get(link.id);
+    if (link === undefined || numbering === undefined) throw new LabError('no parent is connected');
+    this.links.send(link.id, numbering.slipIn(frame));
   }
 
   /** Without a goodbye: as if it had been killed. */
@@ -160,6 +177,13 @@ export class RawNode {
       this.sessions.handle(event);
     }
     if (event.type !== 'handshake' && event.type !== 'linkFrame' && event.type !== 'sessionControl') this.events.push(event);
+  }
+
+  #repeat(): void {
+    const now = systemClock.now();
+    if (now - this.#repeatedAt < REPEAT) return;
+    this.#repeatedAt = now;
+    for (const [link, numbering] of this.#numbering) for (const frame of numbering.waiting()) this.links.send(link, frame);
   }
 
   /** Addresses that mean nothing: without a TUN no program uses them, but the core wants some. */
@@ -195,7 +219,7 @@ export class RawNode {
       neighbour: (id) => this.links.get(id),
       neighbourByKey: (key) => this.links.byKey(key),
       rights: () => this.#o.rights ?? { relay: false, gateway: false, cap: 0 },
-      send: (link, frame, generation) => this.links.send(link, frame, generation),
+      send: (link, frame, generation) => this.links.send(link, this.#numbering.get(link)?.outgoing(frame) ?? frame, generation),
       labelForward: (ingress, egress) => this.plane.labelForward(ingress, egress),
       labelRemove: (label) => this.plane.labelRemove(label),
       pathLost: (label, link) => this.sessions.pathLost(label, link),

@@ -264,12 +264,15 @@ describe("a child that speaks for somebody else's key", () => {
       { type: 'endpointEdge', bytes: endpoint },
       { type: 'endpointEdge', bytes: hosted },
     ] as const;
-    client.links.send(link.id, encodeFrame({ kind: 'announce', items }));
-    client.links.send(link.id, encodeFrame({ kind: 'withdraw', keys: [gateway.key, relay.key] }));
-    client.links.send(link.id, Uint8Array.of(18, ...stolen));
-    client.links.send(link.id, Uint8Array.of(200, 1, 2, 3));
+    client.slipIn(encodeFrame({ kind: 'announce', items }));
+    client.slipIn(encodeFrame({ kind: 'withdraw', keys: [gateway.key, world.other.key] }));
+    client.slipIn(encodeFrame({ kind: 'edgeHalf', statement: stolen }));
+    client.links.send(link.id, encodeFrame({ kind: 'withdraw', keys: [gateway.key] }));
+    client.slipIn(Uint8Array.of(200, 1, 2, 3));
     await waitFor(() => rise('malformedFrame') === 1, { what: 'the last frame' });
-    expect([rise('badStatement'), rise('notBelow')]).toEqual([3, 1]);
+    // Two announcements and a half edge that the victim didn't sign; a foreign endpoint and two foreign keys taken back; one frame out of turn.
+    expect([rise('badStatement'), rise('notBelow'), rise('unnumbered')]).toEqual([3, 3, 1]);
+    expect(relay.router.table.via(world.other.key)).toBe(world.other.key);
     expect(relay.router.table.via(gateway.key)).toBe(gateway.key);
     expect(relay.router.table.get(accomplice.publicKey)).toBeUndefined();
     await passes();
