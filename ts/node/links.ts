@@ -77,8 +77,13 @@ const HALF_OPEN = ms(15_000);
 /** Old link keys still open frames for so long after newer ones were confirmed. */
 const OVERLAP = ms(10_000);
 const REKEY_RETRY = ms(1_000);
-/** Children that may be half open at once: what a flood can make us hold. */
+/** Children that may be half open at once, in all and under one key: what a flood, or replayed messages of a known one, can make us hold. */
 const MAX_HALF_OPEN = 1_024;
+const MAX_HALF_OPEN_PER_KEY = 4;
+/** A link isn't given up while its far end is shaking hands anew, for so long. */
+const RETURNING = ms(3_000);
+/** New keys are shown to the far end so often until it uses them. */
+const PROVE_EVERY = ms(500);
 
 interface Entry {
   link: Mutable<Link>;
@@ -89,6 +94,8 @@ interface Entry {
   initiator: boolean;
   retired: { generation: Generation; at: Milliseconds }[];
   rekey: { generation: Generation; index: number; initiation: RekeyInitiation; sentAt: Milliseconds } | undefined;
+  /** Keys that we send under and the far end hasn't used yet: it may not know that it can. */
+  unproven: { generation: Generation; sentAt: Milliseconds } | undefined;
   /** The answer to the last rekey message 1, so that a repeated one gets the same. */
   answered: { question: Uint8Array; answer: Uint8Array; pending: Pending } | undefined;
 }
@@ -213,24 +220,21 @@ export class Links {
     for (const calling of this.#calling.values()) {
       if (!this.#byKey.has(calling.address.key) && !calling.resolving && now >= calling.nextAt) this.#call(calling, now);
     }
-    for (const pending of [...this.#pending.values()]) {
-      if (now - pending.at < HALF_OPEN) continue;
-      this.#pending.delete(pending.generation);
-      if (this.#byId.has(pending.id)) this.#o.plane.linkRetire(pending.id, pending.generation);
-      else this.#o.plane.linkRemove(pending.id);
-    }
+    for (const pending of [...this.#pending.values()]) if (now - pending.at >= HALF_OPEN) this.#forget(pending);
     if (this.#byKey.size === 0) return;
     const stats = new Map(this.#o.plane.stats().links.map((s) => [s.link, s]));
     for (const entry of [...this.#byKey.values()]) {
       const verdict = entry.liveness.tick(now, stats.get(entry.link.id));
       if (verdict.dead) {
-        this.#drop(entry, 'no answer', false);
+        if (!this.#returns(entry, now)) this.#drop(entry, 'no answer', false);
         continue;
       }
       for (const frame of verdict.frames) this.#o.plane.linkSend(entry.link.id, frame.bytes, { keepAlive: frame.keepAlive });
       entry.link.rtt = entry.liveness.rtt;
+      this.#proveIfNeeded(entry, now);
       entry.retired = entry.retired.filter(({ generation, at }) => {
-        if (now - at < OVERLAP) return true;
+        // As long as the far end may be sending under the old keys, they stay.
+        if (now - at < OVERLAP || entry.unproven !== undefined) return true;
         this.#o.plane.linkRetire(entry.link.id, generation);
         return false;
       });
@@ -287,8 +291,8 @@ export class Links {
   // ── handshakes ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #handshake(socket: number, from: SocketAddress, bytes: Uint8Array): void {
-    const type = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getUint32(0);
     try {
+      const type = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getUint32(0);
       if (type === 1) this.#answer(socket, from, bytes);
       else this.#answered(socket, from, bytes, type);
     } catch (error) {
@@ -372,12 +376,12 @@ export class Links {
       initiator: role === 'parent',
       retired: [],
       rekey: undefined,
+      unproven: undefined,
       answered: undefined,
     };
   }
 
   #answer(socket: number, from: SocketAddress, bytes: Uint8Array): void {
-    if (this.#pending.size >= MAX_HALF_OPEN) return;
     const index = randomU32();
     const response = this.#o.handshakes().respondLink(bytes, index, (peer, identity) => {
       // A parent of ours can't be our child as well.
@@ -387,8 +391,10 @@ export class Links {
     const { established } = response;
     if (established !== undefined) {
       const known = this.#byKey.get(established.peer);
-      const half = [...this.#pending.values()].find((p) => p.key === established.peer && !p.isRekey);
-      const id = known?.link.id ?? half?.id ?? this.#o.handles.link();
+      const half = [...this.#pending.values()].filter((p) => p.key === established.peer && !p.isRekey);
+      const id = known?.link.id ?? half[0]?.id ?? this.#o.handles.link();
+      // The oldest gives way: whoever means it confirms within a round trip.
+      const [oldest] = half.length >= MAX_HALF_OPEN_PER_KEY ? half : this.#pending.size >= MAX_HALF_OPEN ? this.#pending.values() : [];
       const generation = this.#o.handles.generation();
       this.#o.plane.linkInstall({
         link: id,
@@ -412,8 +418,23 @@ export class Links {
         at: this.#o.clock.now(),
         isRekey: false,
       });
+      if (oldest !== undefined) this.#forget(oldest);
     }
     this.#o.plane.sendHandshake(socket, from, response.datagram);
+  }
+
+  /** Proposed keys that nobody used, or that must make room. */
+  #forget(pending: Pending): void {
+    this.#pending.delete(pending.generation);
+    const entry = this.#byId.get(pending.id);
+    if (entry?.answered?.pending === pending) entry.answered = undefined;
+    // The plane forgets a link with its last keys.
+    this.#o.plane.linkRetire(pending.id, pending.generation);
+  }
+
+  /** Whether the far end of a silent link has just shaken hands anew. */
+  #returns(entry: Entry, now: Milliseconds): boolean {
+    return [...this.#pending.values()].some((p) => p.id === entry.link.id && !p.isRekey && now - p.at < RETURNING);
   }
 
   /** The first valid frame under keys that the far end proposed: only now do they replace anything. */
@@ -435,9 +456,10 @@ export class Links {
     known.binding = pending.established.binding;
     known.keyedAt = now;
     known.rekey = undefined;
-    if (pending.isRekey) return;
-    // A fresh handshake comes from a program that has lost its keys: even with the same boot epoch its labels are gone.
     known.link.remote = from;
+    if (pending.isRekey) return;
+    known.answered = undefined;
+    // A fresh handshake comes from a program that has lost its keys: even with the same boot epoch its labels are gone.
     known.link.socket = pending.socket;
     known.link.identity = pending.established.identity;
     known.link.epoch = pending.established.epoch;
@@ -450,16 +472,20 @@ export class Links {
 
   #frame(entry: Entry, generation: Generation, from: SocketAddress, socket: number, bytes: Uint8Array): void {
     const now = this.#o.clock.now();
+    if (generation === entry.unproven?.generation) entry.unproven = undefined;
     switch (bytes[0]) {
       case frameKind.keepAlive:
-        return;
+        return entry.liveness.noise();
       case frameKind.ping: {
+        entry.liveness.noise();
+        entry.liveness.quiet();
         const pong = bytes.slice();
         pong[0] = frameKind.pong;
         this.#o.plane.linkSend(entry.link.id, pong, { to: { socket, remote: from } });
         return;
       }
       case frameKind.pong: {
+        entry.liveness.noise();
         const moved = entry.liveness.pong(now, bytes);
         entry.link.rtt = entry.liveness.rtt;
         // The answer to an address probe, from the address probed: the neighbour really is there now.
@@ -495,7 +521,7 @@ export class Links {
       if (now - entry.keyedAt < this.#o.rekey()) return;
       const index = randomU32();
       const initiation = this.#o.handshakes().initiateRekey(this.#o.self, entry.link.key, entry.binding, index);
-      entry.rekey = { generation: this.#o.handles.generation(), index, initiation, sentAt: ms(-REKEY_RETRY) };
+      entry.rekey = { generation: this.#o.handles.generation(), index, initiation, sentAt: ms(now - REKEY_RETRY) };
     }
     if (now - entry.rekey.sentAt < REKEY_RETRY) return;
     entry.rekey.sentAt = now;
@@ -561,7 +587,16 @@ export class Links {
     entry.retired.push({ generation: entry.link.generation, at: now });
     entry.link.generation = rekey.generation;
     entry.keyedAt = now;
-    this.#o.plane.linkSend(entry.link.id, Uint8Array.of(frameKind.keepAlive));
+    entry.unproven = { generation: rekey.generation, sentAt: ms(now - PROVE_EVERY) };
+    this.#proveIfNeeded(entry, now);
+  }
+
+  /** The far end sends under new keys from our first frame under them on; until it does, that frame may have been lost. */
+  #proveIfNeeded(entry: Entry, now: Milliseconds): void {
+    const { unproven } = entry;
+    if (unproven === undefined || now - unproven.sentAt < PROVE_EVERY) return;
+    unproven.sentAt = now;
+    for (const frame of entry.liveness.probeNow(now)) this.#o.plane.linkSend(entry.link.id, frame.bytes);
   }
 
   #attempt<T>(run: () => T): T | undefined {

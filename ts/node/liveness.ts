@@ -53,9 +53,14 @@ export class Liveness {
     return this.#rtt === undefined ? undefined : ms(this.#rtt);
   }
 
-  /** A frame that wants no answer is about to be sent: what we answer, and what we ask, is no traffic. */
+  /** A frame that wants no answer is about to be sent. */
   quiet(): void {
     this.#silence.quiet();
+  }
+
+  /** A probe, the answer to one, or a keep-alive has come: no traffic. */
+  noise(): void {
+    this.#silence.noise();
   }
 
   /** What to send at once over new keys: a question, so that the far end confirms and the round trip is known. */
@@ -94,9 +99,8 @@ export class Liveness {
       return this.#unanswered >= PROBES ? { dead: true, frames: [] } : this.#ask(now, false);
     }
     if (this.#silence.lasts(now) >= ANSWER_WITHIN) return this.#ask(now, false);
-    const idle = this.#silence.idle(now);
-    if (idle >= KEEP_ALIVE) return this.#ask(now, true);
-    if (idle < MEASURE && now - this.#answeredAt >= MEASURE && waited >= MEASURE) return this.#ask(now, true);
+    if (this.#silence.idle(now) >= KEEP_ALIVE) return this.#ask(now, true);
+    if (this.#silence.unused(now) < MEASURE && now - this.#answeredAt >= MEASURE && waited >= MEASURE) return this.#ask(now, true);
     return SILENT;
   }
 
