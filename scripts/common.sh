@@ -74,13 +74,17 @@ cargo_tool() {
   rm -f "$log"
 }
 
-# The core for WebAssembly, into wasm/pkg.
-build_wasm() {
+need_wasm_target() {
   need_rust
   if ! rustup target list --installed | grep -qx wasm32-unknown-unknown; then
     say "installing Rust's target wasm32-unknown-unknown"
     rustup target add wasm32-unknown-unknown >&2
   fi
+}
+
+# The core for WebAssembly, into wasm/pkg.
+build_wasm() {
+  need_wasm_target
   cargo_tool wasm-bindgen "$(sed -n 's/^wasm-bindgen = "=\(.*\)"/\1/p' wasm/Cargo.toml)" wasm-bindgen-cli
   cargo_tool wasm-pack 0.13.1 wasm-pack
   say "building the WASM module"

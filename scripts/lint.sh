@@ -3,7 +3,7 @@
 source "$(dirname "$0")/common.sh"
 need_apt build test
 need_npm
-need_rust
+need_wasm_target
 say "biome"
 npx biome ci --error-on-warnings --reporter=summary . >&2
 say "tsc"
@@ -12,5 +12,7 @@ npx tsc -p tsconfig.test.json
 say "rustfmt, clippy"
 cargo fmt --manifest-path native/Cargo.toml --all --check >&2
 cargo clippy --manifest-path native/Cargo.toml --locked --workspace --all-targets --all-features --quiet -- -D warnings >&2
+cargo fmt --manifest-path wasm/Cargo.toml --check >&2
+cargo clippy --manifest-path wasm/Cargo.toml --locked --target wasm32-unknown-unknown --quiet -- -D warnings >&2
 say "clang-format"
 find native/kernel -name '*.cc' -o -name '*.h' | xargs clang-format --dry-run -Werror
