@@ -1,17 +1,25 @@
 #!/usr/bin/env bash
-# npm run bench [micro|tunnel]...: measures; by default everything.
+# npm run bench [-- micro|tunnel]...: measures; by default everything.
 source "$(dirname "$0")/common.sh"
-need_apt build demo test
-build_native
-build_ts
+(($#)) || set -- micro tunnel
 build_wasm
 build_programs
-for suite in "${@:-micro tunnel}"; do
-  for one in $suite; do
-    if [[ $one == micro ]]; then
+for suite in "$@"; do
+  case $suite in
+    micro)
+      say "building the native core's example"
       cargo build --manifest-path native/Cargo.toml --locked --release --quiet -p thicket-core --features ring --example seal
-    fi
-    say "bench/$one"
-    node "build/programs/bench/$one/main.js"
-  done
+      ;;
+    tunnel)
+      need_apt build demo test
+      build_native
+      build_ts
+      ;;
+    *)
+      say "no such bench: $suite (there are micro and tunnel)"
+      exit 2
+      ;;
+  esac
+  say "bench/$suite"
+  node "build/programs/bench/$suite/main.js"
 done
