@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { registerAllow, registerDeny } from './commands/allow.js';
 import { registerCheck } from './commands/check.js';
 import { registerConfig } from './commands/config.js';
+import { registerDns } from './commands/dns.js';
 import { registerJoin, registerNode } from './commands/enrol.js';
 import { registerExpose, registerUnexpose } from './commands/expose.js';
 import { registerForward } from './commands/forward.js';
@@ -27,7 +28,7 @@ const GROUPS: readonly (readonly [string, readonly ((program: Command) => void)[
     [registerStatus, registerTree, registerRoutes, registerSessions, registerServices, registerPing, registerTrace, registerResolve],
   ],
   ['Sharing:', [registerExpose, registerUnexpose, registerAllow, registerDeny, registerTrust]],
-  ['Reaching:', [registerForward]],
+  ['Reaching:', [registerForward, registerDns]],
 ];
 
 export function buildProgram(): Command {
