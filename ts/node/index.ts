@@ -1,2 +1,2 @@
 /** The running node. */
-export { type NodeOptions, type RunningNode, startNode } from './node.js';
+export { type NodeOptions, type RunningNode, startNode } from './start.js';

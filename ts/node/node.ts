@@ -8,15 +8,15 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { Logger } from 'pino';
-import { type Change, type Config, changedRestartKeys, LocalChanges, readConfig } from '../config/index.js';
-import { openControl, type ReloadDocument, SCHEMA } from '../control/index.js';
+import { type Change, type Config, changedRestartKeys, type LocalChanges, readConfig } from '../config/index.js';
+import { type ReloadDocument, SCHEMA } from '../control/index.js';
 import type { DataPlaneEvent } from '../dataplane/index.js';
 import { describe, isThicketError, ThicketError } from '../errors.js';
 import { Endpoints } from '../gateway/endpoints.js';
 import { HealthMonitor } from '../gateway/health.js';
-import { openDns, type Subject } from '../naming/index.js';
+import type { Subject } from '../naming/index.js';
 import { Router } from '../routing/index.js';
-import { type Membership, NodeStore, type PublicKey, TrustList, type VerifiedIdentity } from '../trust/index.js';
+import { type Membership, type NodeStore, type PublicKey, TrustList, type VerifiedIdentity } from '../trust/index.js';
 import { Bindings } from './bindings.js';
 import { ms, systemClock } from './clock.js';
 import { NodeControl } from './control-host.js';
@@ -25,78 +25,23 @@ import { Forwards } from './forwards.js';
 import { HandleSource } from './handles.js';
 import { NodeHandshakes } from './handshakes.js';
 import { Links } from './links.js';
-import { openLog } from './log.js';
-import { nameOf, ownNameKeys } from './own-names.js';
-import { type Place, takePlace } from './place.js';
+import { openNameServer } from './name-server.js';
+import { ownNameKeys } from './own-names.js';
+import type { Place } from './place.js';
 import { RelayRules } from './relay-rules.js';
 import { findNetwork, Resolver } from './resolver.js';
 import { type Session, Sessions } from './sessions.js';
+import type { NodeOptions, RunningNode } from './start.js';
 import { Tracer } from './tracer.js';
-import { Undo } from './undo.js';
+import type { Undo } from './undo.js';
 import { warningsOf } from './warnings.js';
-
-export interface NodeOptions {
-  readonly configFile: string;
-  readonly stateFolder: string;
-}
-
-export interface RunningNode {
-  readonly key: PublicKey;
-  /** Reads the configuration again. Throws BAD_CONFIG, and then nothing has changed. */
-  reload(): Promise<ReloadDocument>;
-  /** Leaves the host as it was. */
-  stop(): Promise<void>;
-  /** Rejects when the node can't go on; never resolves. */
-  readonly failed: Promise<never>;
-}
 
 const TICK = ms(200);
 /** Refusals by far ends that are remembered, in all. */
 const DENIED = 64;
 
-/** Starts a node. Throws a ThicketError, with everything undone, when it can't. */
-export async function startNode(options: NodeOptions): Promise<RunningNode> {
-  const undo = new Undo();
-  try {
-    const store = NodeStore.open(options.stateFolder);
-    const config = readConfig(options.configFile, options.stateFolder);
-    const local = LocalChanges.open(options.stateFolder);
-    const log = openLog(config.log.level);
-    let node: Node | undefined;
-    // First of all the socket: a second node on this state must not touch anything.
-    const control = await openControl(config.control.socket, () => {
-      if (node?.control === undefined) throw new ThicketError('BUSY', 'the node is starting: try again');
-      return node.control;
-    });
-    undo.push(() => control.close());
-    const membership = store.membership(systemClock.wallSeconds());
-    let deliver: (event: DataPlaneEvent) => void = () => {};
-    let isInUse: (subject: Subject) => boolean = () => true;
-    const place = await takePlace(
-      {
-        config,
-        stateFolder: options.stateFolder,
-        pair: store.pair,
-        clock: systemClock,
-        log,
-        isInUse: (subject) => isInUse(subject),
-        onEvent: (event) => deliver(event),
-      },
-      undo,
-    );
-    const running = new Node({ ...options, store, local, log, place, fileConfig: config, membership, epoch: store.nextEpoch(), undo });
-    deliver = (event) => running.handle(event);
-    isInUse = (subject) => running.isInUse(subject);
-    await running.open();
-    node = running;
-    return running;
-  } catch (error) {
-    await undo.run(() => {});
-    throw error;
-  }
-}
-
-interface Parts extends NodeOptions {
+/** What a node is made of: opened by `start.ts`, and undone by `undo`. */
+export interface Parts extends NodeOptions {
   readonly store: NodeStore;
   readonly local: LocalChanges;
   readonly log: Logger;
@@ -107,7 +52,7 @@ interface Parts extends NodeOptions {
   readonly undo: Undo;
 }
 
-class Node implements RunningNode {
+export class Node implements RunningNode {
   readonly key: PublicKey;
   readonly failed: Promise<never>;
   control: NodeControl | undefined;
@@ -509,32 +454,16 @@ class Node implements RunningNode {
   async #openDns(): Promise<void> {
     const { place, log, undo } = this.#p;
     if (place.ground === undefined) return;
-    const { pool } = place.ground;
-    const { domain, port, ttlMs } = this.#config.dns;
-    const addresses = pool.first.v6 === undefined ? [pool.first.v4] : [pool.first.v4, pool.first.v6];
-    const dns = await openDns({
-      addresses,
-      port,
-      domain,
-      pools: pool.cidrs,
-      ttlMs,
+    const server = await openNameServer({
+      pool: place.ground.pool,
+      self: this.key,
+      dns: this.#config.dns,
+      networks: () => this.#config.networks,
+      membership: () => this.#membership,
+      resolver: this.#resolver,
       log,
-      host: {
-        resolve: (name) => this.#resolver.resolve(name),
-        reverse: (address) => this.#reverse(address),
-        isNetwork: (label) => findNetwork(label, this.#config.networks, this.#membership?.network) !== undefined,
-        ownAddresses: () => addresses,
-      },
     });
-    undo.push(() => dns.close());
-  }
-
-  #reverse(address: string): { readonly status: 'found'; readonly name: string } | { readonly status: 'notFound' } {
-    const pool = this.#p.place.ground?.pool;
-    const isFirst = pool !== undefined && (address === pool.first.v4 || address === pool.first.v6);
-    const subject: Subject | undefined = isFirst ? { kind: 'own', key: this.key } : pool?.lookup(address);
-    if (subject === undefined) return { status: 'notFound' };
-    return { status: 'found', name: nameOf(subject, this.#config.dns.domain, this.#config.networks) };
+    undo.push(() => server.close());
   }
 
   #makeControl(health: HealthMonitor): NodeControl {

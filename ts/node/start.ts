@@ -1,0 +1,69 @@
+/** From a configuration file and a state directory to a running node. */
+import { LocalChanges, readConfig } from '../config/index.js';
+import { openControl, type ReloadDocument } from '../control/index.js';
+import type { DataPlaneEvent } from '../dataplane/index.js';
+import { ThicketError } from '../errors.js';
+import type { Subject } from '../naming/index.js';
+import { NodeStore, type PublicKey } from '../trust/index.js';
+import { systemClock } from './clock.js';
+import { openLog } from './log.js';
+import { Node } from './node.js';
+import { takePlace } from './place.js';
+import { Undo } from './undo.js';
+
+export interface NodeOptions {
+  readonly configFile: string;
+  readonly stateFolder: string;
+}
+
+export interface RunningNode {
+  readonly key: PublicKey;
+  /** Reads the configuration again. Throws BAD_CONFIG, and then nothing has changed. */
+  reload(): Promise<ReloadDocument>;
+  /** Leaves the host as it was. */
+  stop(): Promise<void>;
+  /** Rejects when the node can't go on; never resolves. */
+  readonly failed: Promise<never>;
+}
+
+/** Starts a node. Throws a ThicketError, with everything undone, when it can't. */
+export async function startNode(options: NodeOptions): Promise<RunningNode> {
+  const undo = new Undo();
+  try {
+    const store = NodeStore.open(options.stateFolder);
+    const config = readConfig(options.configFile, options.stateFolder);
+    const local = LocalChanges.open(options.stateFolder);
+    const log = openLog(config.log.level);
+    let node: Node | undefined;
+    // First of all the socket: a second node on this state must not touch anything.
+    const control = await openControl(config.control.socket, () => {
+      if (node?.control === undefined) throw new ThicketError('BUSY', 'the node is starting: try again');
+      return node.control;
+    });
+    undo.push(() => control.close());
+    const membership = store.membership(systemClock.wallSeconds());
+    let deliver: (event: DataPlaneEvent) => void = () => {};
+    let isInUse: (subject: Subject) => boolean = () => true;
+    const place = await takePlace(
+      {
+        config,
+        stateFolder: options.stateFolder,
+        pair: store.pair,
+        clock: systemClock,
+        log,
+        isInUse: (subject) => isInUse(subject),
+        onEvent: (event) => deliver(event),
+      },
+      undo,
+    );
+    const running = new Node({ ...options, store, local, log, place, fileConfig: config, membership, epoch: store.nextEpoch(), undo });
+    deliver = (event) => running.handle(event);
+    isInUse = (subject) => running.isInUse(subject);
+    await running.open();
+    node = running;
+    return running;
+  } catch (error) {
+    await undo.run(() => {});
+    throw error;
+  }
+}
