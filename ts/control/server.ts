@@ -70,6 +70,7 @@ export async function openControl(socket: string, host: () => ControlHost): Prom
     await app.listen({ path: socket });
     chmodSync(socket, 0o600);
   } catch (error) {
+    await app.close();
     throw new ThicketError(
       'NOT_WRITABLE',
       `the control socket ${socket} can't be made (${describe(error)}): choose another with control: { socket: … }`,
