@@ -22,7 +22,7 @@ export const ConfigShape = z.strictObject({
   parents: z.array(Text).max(4).default([]),
   relay: z
     .strictObject({
-      for: z.union([z.enum(['any', 'none']), z.array(Text)]).default('none'),
+      for: z.union([z.enum(['any', 'none']), z.array(Text)], 'names nobody: use any, none, or a list of networks').default('none'),
       children: z.int().min(1).max(1_000_000).default(10_000),
       descendants: z.int().min(1).max(10_000_000).default(1_000_000),
       endpoints: z.int().min(0).max(65_536).default(256),
@@ -46,7 +46,11 @@ export const ConfigShape = z.strictObject({
     })
     .prefault({}),
   networks: z.record(Text, Text).default({}),
-  trust: z.array(z.union([z.strictObject({ network: Text }), z.strictObject({ node: Text })])).default([]),
+  trust: z
+    .array(
+      z.union([z.strictObject({ network: Text }), z.strictObject({ node: Text })], 'names nobody: use { network: KEY } or { node: KEY }'),
+    )
+    .default([]),
   session: z.strictObject({ rekey: Text.default('120s') }).prefault({}),
   endpoints: z.array(EndpointShape).default([]),
   forwards: z.array(z.strictObject({ listen: Text, to: Text })).default([]),
