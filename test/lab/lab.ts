@@ -22,6 +22,7 @@ export interface LabOptions {
 export type Undo = () => Promise<void>;
 
 export class Lab {
+  static readonly #alive = new Set<Lab>();
   readonly #run: Run;
   readonly #ipv6: boolean;
   readonly #hosts = new Map<HostName, Host>();
@@ -40,6 +41,7 @@ export class Lab {
     if (process.getuid?.() !== 0) throw new LabError('network namespaces need root: run the tests as root');
     await sweep();
     const lab = new Lab(newRun(), options);
+    Lab.#alive.add(lab);
     try {
       await lab.#build();
     } catch (error) {
@@ -47,6 +49,11 @@ export class Lab {
       throw error;
     }
     return lab;
+  }
+
+  /** For who must end at once, in whatever state this process's labs are. */
+  static async destroyAll(): Promise<void> {
+    await Promise.all([...Lab.#alive].map((lab) => lab.destroy()));
   }
 
   /** A folder of this run, removed with the lab. Readable to all, so that servers which drop privileges can use it. */
@@ -138,6 +145,7 @@ export class Lab {
   async destroy(): Promise<void> {
     if (this.#destroyed) return;
     this.#destroyed = true;
+    Lab.#alive.delete(this);
     const ended = [...this.#hosts.values()].map((host) => host.killAll());
     // Only then will all have ended: children of theirs may hold their output open.
     await removeRun(this.#run);

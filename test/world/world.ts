@@ -79,6 +79,11 @@ export class World {
     return this.#devices;
   }
 
+  /** The address of the site's own DNS server; empty when it wasn't asked for. */
+  get siteDns(): string {
+    return this.#siteDns ?? '';
+  }
+
   /** Where every node's DNS server is: the first address of its pool. */
   get dnsAddress(): string {
     const [network] = ipaddr.parseCIDR(this.#options.pool4 ?? DEFAULT_POOL4);
