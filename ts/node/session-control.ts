@@ -1,7 +1,8 @@
 /** What two ends say to each other inside a session besides data: the first byte tells what. */
-import { type Cbor, decodeCbor, encodeCbor, Fields } from '../trust/index.js';
+import { type Cbor, decodeCbor, encodeCbor, Fields, sodium } from '../trust/index.js';
 
-export const controlKind = { ping: 1, pong: 2, rekey1: 3, rekey2: 4, close: 6, hello: 7 } as const;
+/** `heard` answers a hello with its `helloNonce`: hellos are repeated until then. */
+export const controlKind = { ping: 1, pong: 2, rekey1: 3, rekey2: 4, close: 6, hello: 7, heard: 8 } as const;
 
 /** A service that the sender of a hello lets the receiver use. */
 export interface OfferedService {
@@ -30,6 +31,12 @@ export function encodeHello(services: readonly OfferedService[]): Uint8Array {
   frame[0] = controlKind.hello;
   frame.set(body, 1);
   return frame;
+}
+
+/** What tells one hello from another: eight bytes of its hash. */
+export function helloNonce(frame: Uint8Array): bigint {
+  const digest = sodium.crypto_generichash(16, frame, null);
+  return new DataView(digest.buffer, digest.byteOffset).getBigUint64(0);
 }
 
 /** Undefined for anything that isn't a hello. */

@@ -4,12 +4,14 @@
  */
 import type { Logger } from 'pino';
 import type { DataPlane, DataPlaneEvent, Hop, Ingress, LinkId, PathId, SessionId } from '../dataplane/data-plane.js';
-import { ThicketError } from '../errors.js';
-import type { PublicKey, VerifiedIdentity } from '../trust/index.js';
+import { describe, ThicketError } from '../errors.js';
+import { keyBytes, type PublicKey, type VerifiedIdentity } from '../trust/index.js';
 import { type Clock, type Milliseconds, ms } from './clock.js';
 import { type HandleSource, randomU64 } from './handles.js';
-import type { Established, Handshakes, RekeyInitiation, SessionInitiation } from './ports.js';
-import { controlKind, decodeHello, encodeHello, nonceFrame, type OfferedService, readNonce } from './session-control.js';
+import { PathRekey } from './path-rekey.js';
+import type { Established, Handshakes, SessionInitiation } from './ports.js';
+import { controlKind, decodeHello, encodeHello, helloNonce, nonceFrame, type OfferedService, readNonce } from './session-control.js';
+import { Silence } from './silence.js';
 
 export type SessionState = 'dialing' | 'up' | 'lost';
 
@@ -54,11 +56,14 @@ export interface IncomingSetup {
   /** Picks our label and sends message 2; returns the ingress to install first. */
   readonly reserve: () => Ingress;
   readonly answer: (ingress: Ingress, message: Uint8Array) => void;
+  /** Answers without a path; nothing is to be closed afterwards. */
+  readonly refuse: (message: Uint8Array) => void;
 }
 
 export interface SessionsListener {
   /** Both ends admit each other: addresses, policy. Called before the first path is installed. */
   sessionOpened(session: Session): void;
+  /** It came up, got another path or identity, or its far end told what it offers. */
   sessionUp(session: Session): void;
   sessionClosed(session: Session, reason: string): void;
   behind(own: PublicKey, epoch: bigint): void;
@@ -85,47 +90,66 @@ const DIAL_TIMEOUT = ms(4_000);
 const HALF_OPEN = ms(10_000);
 /** Packets under way on a replaced path still count for so long. */
 const PATH_OVERLAP = ms(10_000);
-const REKEY_RETRY = ms(1_000);
 /** Keys older than this are dead (WireGuard's REJECT_AFTER_TIME); then only a new path helps. */
 const REFUSE_AFTER = ms(180_000);
+/** Silence after something was sent that makes us ask; questions, one each `PROBE_EVERY`, until the path counts as dead. */
 const PROBE_AFTER = ms(1_500);
-const PROBES = 3;
-/** First and longest wait between attempts to get a lost path back. */
+const PROBE_EVERY = ms(500);
+const PROBES = 6;
+/** A hello is repeated until heard, at first after so long; a path over which nothing ever came is given up. */
+const GREET_EVERY = ms(400);
+const GREET_LONGEST = ms(2_000);
+const GREETINGS = 8;
+/** First and longest wait between attempts to get a lost path back, and the longest once it has been lost for `LOST_LONG`. */
 const REDIAL_FIRST = ms(250);
 const REDIAL_LONGEST = ms(2_000);
+const LOST_LONG = ms(60_000);
+const REDIAL_RARELY = ms(30_000);
 /** A session without traffic for so long is let go by whoever opened it. */
 const IDLE = ms(30 * 60_000);
 const MAX_SESSIONS = 4_096;
+/** Paths that nobody has confirmed, of sessions that never were up in all, and of one session: what replayed messages can make us hold. */
 const MAX_HALF_OPEN = 512;
+const MAX_HALF_OPEN_PER_SESSION = 4;
 
 interface Path {
   readonly id: PathId;
   readonly ingress: Ingress;
   readonly egress: Hop;
   readonly initiator: boolean;
-  readonly binding: Uint8Array;
+  readonly identity: VerifiedIdentity;
   readonly createdAt: Milliseconds;
+  readonly rekey: PathRekey;
   confirmed: boolean;
+  /** Something has come over it. */
+  proven: boolean;
   replacedAt: Milliseconds | undefined;
-  slot: number;
-  keyedAt: Milliseconds;
-  retiring: { slot: number; at: Milliseconds }[];
-  rekey: { initiation: RekeyInitiation; slot: number; sentAt: Milliseconds } | undefined;
-  answered: { question: Uint8Array; answer: Uint8Array; slot: number; confirmed: boolean } | undefined;
+}
+
+interface Greeting {
+  readonly bytes: Uint8Array;
+  readonly nonce: bigint;
+  readonly path: Path;
+  tries: number;
+  sentAt: Milliseconds;
 }
 
 interface Entry {
   session: { -readonly [K in keyof Session]: Session[K] };
   paths: Map<PathId, Path>;
+  /** The newest confirmed path: both ends see them come in the same order, so they agree. */
   current: Path | undefined;
-  dial: Dial | undefined;
+  greeting: Greeting | undefined;
+  /** The last hello of the far end. */
+  greeted: bigint | undefined;
   wantedUntil: Milliseconds;
+  lostAt: Milliseconds;
   redialAt: Milliseconds;
   redialWait: number;
+  silence: Silence;
   probes: number;
   probedAt: Milliseconds;
   pings: Map<bigint, { at: Milliseconds; done: (rtt: Milliseconds) => void }>;
-  lastTx: bigint;
   activeAt: Milliseconds;
 }
 
@@ -133,7 +157,13 @@ interface Dial {
   readonly own: PublicKey;
   readonly peer: PublicKey;
   readonly promise: Promise<Session>;
-  cancel: () => void;
+  /** Our own call is under way; false once the far end's has been answered instead. */
+  calling: boolean;
+  /** The session is up, by whichever call. */
+  resolve: (session: Session) => void;
+  reject: (error: unknown) => void;
+  /** Lets our own call go. */
+  stop: () => void;
 }
 
 export class Sessions {
@@ -191,16 +221,14 @@ export class Sessions {
           resolve(rtt);
         },
       });
-      this.#o.plane.sessionSend(id, nonceFrame(controlKind.ping, nonce));
+      this.#send(entry, nonceFrame(controlKind.ping, nonce), undefined, true);
     });
   }
 
   /** Policy changed: tell the far end what it may reach now. */
   offer(id: SessionId): void {
     const entry = this.#byId.get(id);
-    if (entry?.current === undefined) return;
-    const { own, identity } = entry.session;
-    this.#o.plane.sessionSend(id, encodeHello(this.#o.offer(own, identity)));
+    if (entry?.current !== undefined) this.#greet(entry, entry.current);
   }
 
   close(id: SessionId, reason: string): void {
@@ -210,14 +238,14 @@ export class Sessions {
 
   closeAll(reason: string): void {
     this.#closed = true;
-    for (const dial of this.#dials.values()) dial.cancel();
+    for (const dial of [...this.#dials.values()]) dial.reject(new ThicketError('CLOSING', 'the node is stopping'));
     for (const entry of [...this.#byId.values()]) this.#end(entry, reason, true);
   }
 
   /** A hop of a path is gone (a relay said so, or the link went down): set another path up if anybody still cares. */
   pathLost(label: number, link: LinkId): void {
     for (const entry of this.#byId.values()) {
-      for (const path of entry.paths.values()) {
+      for (const path of [...entry.paths.values()]) {
         if ((path.egress.label === label && path.egress.link === link) || (path.ingress.label === label && path.ingress.link === link)) {
           this.#forget(entry, path);
         }
@@ -252,7 +280,7 @@ export class Sessions {
       case 'pathKeyConfirmed': {
         const entry = this.#byId.get(event.session);
         const path = entry?.paths.get(event.path);
-        if (entry && path) this.#slotConfirmed(entry, path, event.slot);
+        if (entry && path) path.rekey.confirmed(event.slot, this.#o.clock.now());
         return;
       }
       case 'sessionControl': {
@@ -262,8 +290,7 @@ export class Sessions {
         return;
       }
       case 'rekeyNeeded': {
-        const path = this.#byId.get(event.session)?.paths.get(event.path);
-        if (path) path.keyedAt = ms(-this.#o.rekey());
+        this.#byId.get(event.session)?.paths.get(event.path)?.rekey.hurry();
         return;
       }
       default:
@@ -273,26 +300,46 @@ export class Sessions {
 
   /** Message 1 from somewhere for one of our keys. Throws a typed refusal; the caller keeps silent then. */
   incoming(setup: IncomingSetup): void {
-    if (this.#closed || !this.#o.isOwn(setup.destination)) return;
-    const response = this.#o.handshakes().respondSession(setup.destination, setup.message, (_, identity) => {
+    const { destination: own, message } = setup;
+    if (this.#closed || !this.#o.isOwn(own)) return;
+    const response = this.#o.handshakes().respondSession(own, message, (peer, identity) => {
       if (identity === undefined) throw new ThicketError('NO_CERTIFICATE', 'a session needs a certificate');
       this.#o.admit(identity);
+      // Both at once: the call of the lower key goes through, and is answered by who waits for its own.
+      const calling = this.#dials.get(pair(own, peer))?.calling === true;
+      if (calling && Buffer.compare(keyBytes(own), keyBytes(peer)) < 0)
+        throw new ThicketError('REFUSED', 'both ends call, and ours goes first');
     });
     const { established } = response;
-    if (established?.identity === undefined) {
-      // A repeated question (its path stands already) or a refused epoch: an answer, and nothing to install.
-      setup.answer(setup.reserve(), response.message);
-      return;
-    }
-    const { identity } = established;
-    const known = this.#byPair.get(pair(setup.destination, established.peer));
+    // A repeated question (its path stands already) or a refused epoch: an answer, and nothing to install.
+    if (established?.identity === undefined) return setup.refuse(response.message);
+    const { peer, identity } = established;
+    const known = this.#byPair.get(pair(own, peer));
     if (known === undefined && this.#byId.size >= MAX_SESSIONS) throw new ThicketError('BUSY', 'too many sessions');
-    if (this.#halfOpen() >= MAX_HALF_OPEN) throw new ThicketError('BUSY', 'too many half-open sessions');
-    const entry = known ?? this.#open(setup.destination, established.peer, identity);
-    entry.session.identity = identity;
+    this.#makeRoom(known);
+    const entry = known ?? this.#open(own, peer, identity);
     const ingress = setup.reserve();
-    this.#install(entry, established, ingress, setup.egress, false);
+    this.#install(entry, established, identity, ingress, setup.egress, false);
+    const dial = this.#dials.get(pair(own, peer));
+    if (dial !== undefined) {
+      dial.calling = false;
+      dial.stop();
+    }
     setup.answer(ingress, response.message);
+  }
+
+  /** The oldest path that nobody confirmed gives way: whoever means it confirms within a round trip. */
+  #makeRoom(known: Entry | undefined): void {
+    const ofSession = [...(known?.paths.values() ?? [])].filter((path) => !path.confirmed);
+    const [own] = ofSession;
+    if (known !== undefined && own !== undefined && ofSession.length >= MAX_HALF_OPEN_PER_SESSION) return this.#letGo(known, own);
+    if (known !== undefined && known.session.state !== 'dialing') return;
+    const strangers = [...this.#byId.values()].filter((entry) => entry.session.state === 'dialing');
+    const halfOpen = strangers.flatMap((entry) => [...entry.paths.values()].map((path) => ({ entry, path })));
+    if (halfOpen.length < MAX_HALF_OPEN) return;
+    const oldest = halfOpen.reduce((a, b) => (a.path.createdAt <= b.path.createdAt ? a : b));
+    this.#letGo(oldest.entry, oldest.path);
+    if (oldest.entry.paths.size === 0 && oldest.entry !== known) this.#end(oldest.entry, 'nobody came back', false);
   }
 
   /** Retries, rekeys, probes and clean-up; called a few times a second. */
@@ -304,17 +351,15 @@ export class Sessions {
       this.#expire(entry, now);
       if (!this.#byId.has(entry.session.id)) continue;
       const s = stats.get(entry.session.id);
-      if (s !== undefined && s.txPackets !== entry.lastTx) {
-        entry.lastTx = s.txPackets;
-        if (s.flows > 0) entry.activeAt = now;
+      if (s !== undefined) {
+        if (entry.silence.note(now, s.rxPackets, s.txPackets)) entry.probes = 0;
+        if (s.flows > 0 && entry.silence.unused(now) === 0) entry.activeAt = now;
       }
-      if (entry.session.state === 'lost') {
-        if (now < entry.wantedUntil && now >= entry.redialAt) this.#redial(entry);
-        continue;
-      }
+      for (const path of entry.paths.values()) if (path.confirmed && path.replacedAt === undefined) path.rekey.tick(now);
+      if (entry.session.state === 'lost' && now < entry.wantedUntil && now >= entry.redialAt) this.#redial(entry);
       if (entry.current === undefined) continue;
-      this.#rekeyIfDue(entry, entry.current, now);
-      if (s !== undefined) this.#probeIfSilent(entry, now, s.idleMs, s.sentMs);
+      this.#greetAgain(entry, now);
+      this.#probeIfSilent(entry, now);
       if (entry.current?.initiator && now - entry.activeAt > IDLE) this.#end(entry, 'idle', true);
     }
   }
@@ -326,68 +371,67 @@ export class Sessions {
     const under = this.#dials.get(key);
     if (under !== undefined) return under.promise;
     if (this.#closed) return Promise.reject(new ThicketError('CLOSING', 'the node is stopping'));
-    let cancel = (): void => {};
-    const promise = new Promise<Session>((resolve, reject) => {
-      const started = this.#o.clock.now();
-      let stop = (): void => {};
-      const attempt = (): void => {
-        let initiation: SessionInitiation;
-        try {
-          initiation = this.#o.handshakes().initiateSession(own, peer);
-        } catch (error) {
-          reject(error);
-          return;
-        }
-        stop = this.#o.paths.open(peer, initiation.message, (result) => {
-          try {
-            if (!result.ok) throw failure(result.reason, peer);
-            const established = initiation.finish(result.message);
-            if ('behind' in established) {
-              this.#o.listener.behind(own, established.behind);
-              this.#o.paths.close(result.ingress, result.egress);
-              if (this.#o.clock.now() - started > DIAL_TIMEOUT) throw failure('timeout', peer);
-              attempt();
-              return;
-            }
-            resolve(this.#established(own, established, result.ingress, result.egress));
-          } catch (error) {
-            if (result.ok) this.#o.paths.close(result.ingress, result.egress);
-            reject(error);
-          }
-        });
-      };
-      const timer = this.#o.clock.after(DIAL_TIMEOUT, () => {
-        stop();
-        reject(failure('timeout', peer));
-      });
-      cancel = () => {
-        timer();
-        stop();
-        reject(new ThicketError('CLOSING', 'the node is stopping'));
-      };
-      attempt();
+    let resolve = (_: Session): void => {};
+    let reject = (_: unknown): void => {};
+    const promise = new Promise<Session>((yes, no) => {
+      resolve = yes;
+      reject = no;
     });
-    const dial: Dial = { own, peer, promise, cancel: () => cancel() };
+    const dial: Dial = { own, peer, promise, calling: true, resolve, reject, stop: () => {} };
     this.#dials.set(key, dial);
+    const timer = this.#o.clock.after(DIAL_TIMEOUT, () => dial.reject(failure('timeout', peer)));
     const done = (): void => {
+      timer();
+      dial.stop();
+      dial.calling = false;
       if (this.#dials.get(key) === dial) this.#dials.delete(key);
     };
-    promise.then(done, done);
+    // Settled at once, not a microtask later: whether we still call decides over the far end's call.
+    dial.resolve = (session) => {
+      done();
+      resolve(session);
+    };
+    dial.reject = (error) => {
+      done();
+      reject(error);
+    };
+    this.#call(dial);
     return promise;
   }
 
-  #established(own: PublicKey, established: Established, ingress: Ingress, egress: Hop): Session {
+  #call(dial: Dial): void {
+    const { own, peer } = dial;
+    let initiation: SessionInitiation;
+    try {
+      initiation = this.#o.handshakes().initiateSession(own, peer);
+    } catch (error) {
+      return dial.reject(error);
+    }
+    let over = false;
+    const stop = this.#o.paths.open(peer, initiation.message, (result) => {
+      over = true;
+      try {
+        if (!result.ok) throw failure(result.reason, peer);
+        const established = initiation.finish(result.message);
+        if (!('behind' in established)) return this.#established(own, established, result.ingress, result.egress);
+        this.#o.listener.behind(own, established.behind);
+        this.#o.paths.close(result.ingress, result.egress);
+        this.#call(dial);
+      } catch (error) {
+        if (result.ok) this.#o.paths.close(result.ingress, result.egress);
+        dial.reject(error);
+      }
+    });
+    if (!over) dial.stop = stop;
+  }
+
+  #established(own: PublicKey, established: Established, ingress: Ingress, egress: Hop): void {
     const identity = established.identity;
     if (identity === undefined) throw new ThicketError('NO_CERTIFICATE', 'the far end showed no certificate');
     this.#o.admit(identity);
     const entry = this.#byPair.get(pair(own, established.peer)) ?? this.#open(own, established.peer, identity);
-    entry.session.identity = identity;
-    const path = this.#install(entry, established, ingress, egress, true);
-    this.#switchTo(entry, path);
     // The far end sends over this path only after our first valid packet.
-    this.#o.plane.sessionSend(entry.session.id, encodeHello(this.#o.offer(own, identity)), path.id);
-    this.#up(entry);
-    return entry.session;
+    this.#switchTo(entry, this.#install(entry, established, identity, ingress, egress, true));
   }
 
   #open(own: PublicKey, peer: PublicKey, identity: VerifiedIdentity): Entry {
@@ -408,14 +452,16 @@ export class Sessions {
       },
       paths: new Map(),
       current: undefined,
-      dial: undefined,
+      greeting: undefined,
+      greeted: undefined,
       wantedUntil: ms(0),
+      lostAt: now,
       redialAt: ms(0),
       redialWait: REDIAL_FIRST,
+      silence: new Silence(now),
       probes: 0,
       probedAt: ms(0),
       pings: new Map(),
-      lastTx: 0n,
       activeAt: now,
     };
     this.#byPair.set(pair(own, peer), entry);
@@ -424,177 +470,205 @@ export class Sessions {
     return entry;
   }
 
-  #install(entry: Entry, established: Established, ingress: Ingress, egress: Hop, confirmed: boolean): Path {
+  #install(entry: Entry, established: Established, identity: VerifiedIdentity, ingress: Ingress, egress: Hop, initiator: boolean): Path {
     const now = this.#o.clock.now();
-    const path: Path = {
-      id: this.#o.handles.path(),
-      ingress,
-      egress,
-      initiator: confirmed,
+    const id = this.#o.handles.path();
+    const { session } = entry;
+    const { plane, handshakes, log, rekey: interval } = this.#o;
+    const rekey = new PathRekey(now, {
+      plane,
+      handshakes,
+      log,
+      path: id,
+      own: session.own,
+      peer: session.peer,
       binding: established.binding,
-      createdAt: now,
-      confirmed,
-      replacedAt: undefined,
-      slot: 0,
-      keyedAt: now,
-      retiring: [],
-      rekey: undefined,
-      answered: undefined,
-    };
-    entry.paths.set(path.id, path);
-    this.#o.plane.pathInstall({
-      path: path.id,
-      session: entry.session.id,
+      initiator,
+      interval,
+      send: (bytes, wantsAnswer) => this.#send(entry, bytes, id, wantsAnswer),
+      rekeyed: () => {
+        session.rekeys += 1;
+      },
+    });
+    const path: Path = {
+      id,
       ingress,
       egress,
-      sendKey: established.sendKey,
-      receiveKey: established.receiveKey,
-      confirmed,
-    });
+      initiator,
+      identity,
+      createdAt: now,
+      rekey,
+      confirmed: initiator,
+      proven: false,
+      replacedAt: undefined,
+    };
+    entry.paths.set(id, path);
+    const { sendKey, receiveKey } = established;
+    plane.pathInstall({ path: id, session: session.id, ingress, egress, sendKey, receiveKey, confirmed: initiator });
     return path;
   }
 
   #pathConfirmed(entry: Entry, path: Path): void {
     if (path.confirmed) return;
     path.confirmed = true;
+    path.proven = true;
+    // A straggler's first packet: the data plane must not go back to it.
+    if (entry.current !== undefined && entry.current.id > path.id) return this.#letGo(entry, path);
     this.#switchTo(entry, path);
-    this.#o.plane.sessionSend(entry.session.id, encodeHello(this.#o.offer(entry.session.own, entry.session.identity)), path.id);
-    this.#up(entry);
   }
 
+  /** A new path, and with it whatever its handshake proved: nothing of that counts before. */
   #switchTo(entry: Entry, path: Path): void {
+    const { session } = entry;
     const now = this.#o.clock.now();
     for (const other of entry.paths.values()) if (other !== path && other.confirmed) other.replacedAt ??= now;
-    path.replacedAt = undefined;
     entry.current = path;
-    entry.session.egress = path.egress;
-    entry.session.ingress = path.ingress;
-  }
-
-  #up(entry: Entry): void {
-    const was = entry.session.state;
-    entry.session.state = 'up';
+    session.identity = path.identity;
+    session.egress = path.egress;
+    session.ingress = path.ingress;
+    session.state = 'up';
     entry.redialWait = REDIAL_FIRST;
     entry.probes = 0;
-    if (was !== 'up') this.#o.listener.sessionUp(entry.session);
+    this.#greet(entry, path);
+    this.#dials.get(pair(session.own, session.peer))?.resolve(session);
+    this.#o.listener.sessionUp(session);
   }
 
-  #halfOpen(): number {
-    let count = 0;
-    for (const entry of this.#byId.values()) for (const path of entry.paths.values()) if (!path.confirmed) count += 1;
-    return count;
+  /** Says what the far end may reach here, until it has heard. */
+  #greet(entry: Entry, path: Path): void {
+    const bytes = encodeHello(this.#o.offer(entry.session.own, entry.session.identity));
+    entry.greeting = { bytes, nonce: helloNonce(bytes), path, tries: 1, sentAt: this.#o.clock.now() };
+    this.#send(entry, bytes, path.id, true);
+  }
+
+  #greetAgain(entry: Entry, now: Milliseconds): void {
+    const { greeting } = entry;
+    if (greeting === undefined || now - greeting.sentAt < Math.min(GREET_EVERY * greeting.tries, GREET_LONGEST)) return;
+    if (greeting.tries >= GREETINGS) {
+      entry.greeting = undefined;
+      // A way forth without a way back, or the other way round.
+      if (!greeting.path.proven && entry.current === greeting.path) this.#letGo(entry, greeting.path);
+      return;
+    }
+    greeting.tries += 1;
+    greeting.sentAt = now;
+    this.#send(entry, greeting.bytes, greeting.path.id, true);
+  }
+
+  /** `wantsAnswer`: silence after it means that the path is dead. */
+  #send(entry: Entry, bytes: Uint8Array, path: PathId | undefined, wantsAnswer: boolean): void {
+    if (!wantsAnswer) entry.silence.quiet();
+    this.#o.plane.sessionSend(entry.session.id, bytes, path);
   }
 
   // ── keeping alive ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
+  /** Closes a path of which relays and the far end may not know that it is over. */
+  #letGo(entry: Entry, path: Path): void {
+    this.#o.paths.close(path.ingress, path.egress);
+    this.#forget(entry, path);
+  }
+
   #forget(entry: Entry, path: Path): void {
+    const { session } = entry;
     entry.paths.delete(path.id);
     this.#o.plane.pathRemove(path.id);
     if (entry.current !== path) return;
     entry.current = [...entry.paths.values()].filter((p) => p.confirmed).at(-1);
-    entry.session.egress = entry.current?.egress;
-    entry.session.ingress = entry.current?.ingress;
-    if (entry.current !== undefined) return;
+    session.egress = entry.current?.egress;
+    session.ingress = entry.current?.ingress;
+    if (entry.current !== undefined) {
+      entry.current.replacedAt = undefined;
+      return;
+    }
     const now = this.#o.clock.now();
-    entry.session.state = 'lost';
+    session.state = 'lost';
+    entry.lostAt = now;
     // The initiator comes back at once; the other side only if nobody did, so that they don't cross.
     entry.redialAt = path.initiator ? now : ms(now + 2_000);
     entry.wantedUntil = ms(now + IDLE);
   }
 
   #redial(entry: Entry): void {
-    const now = this.#o.clock.now();
-    entry.redialAt = ms(now + entry.redialWait);
-    entry.redialWait = Math.min(entry.redialWait * 2, REDIAL_LONGEST);
     const { own, peer } = entry.session;
+    entry.redialAt = ms(Number.POSITIVE_INFINITY);
     this.#dial(own, peer).catch((error: unknown) => {
-      this.#o.log.debug({ error: error instanceof Error ? error.message : String(error) }, 'a path could not be set up again yet');
-      entry.redialAt = ms(this.#o.clock.now() + entry.redialWait);
+      this.#o.log.debug({ error: describe(error) }, 'a path could not be set up again yet');
+      const now = this.#o.clock.now();
+      entry.redialAt = ms(now + entry.redialWait);
+      const longest = now - entry.lostAt < LOST_LONG ? REDIAL_LONGEST : REDIAL_RARELY;
+      entry.redialWait = Math.min(entry.redialWait * 2, longest);
     });
   }
 
-  #probeIfSilent(entry: Entry, now: Milliseconds, idleMs: number, sentMs: number): void {
-    const waiting = sentMs >= 0 && sentMs < idleMs + 1 && sentMs < 5_000 && (idleMs < 0 || idleMs > PROBE_AFTER);
-    if (idleMs >= 0 && idleMs <= PROBE_AFTER) entry.probes = 0;
-    if (!waiting && entry.probes === 0) return;
-    if (now - entry.probedAt < 1_000) return;
+  #probeIfSilent(entry: Entry, now: Milliseconds): void {
     const { current } = entry;
-    if (current === undefined) return;
+    if (current === undefined || (entry.probes === 0 && entry.silence.lasts(now) < PROBE_AFTER)) return;
+    if (now - entry.probedAt < PROBE_EVERY) return;
     if (entry.probes >= PROBES) {
       entry.probes = 0;
-      this.#o.paths.close(current.ingress, current.egress);
-      this.#forget(entry, current);
-      return;
+      return this.#letGo(entry, current);
     }
     entry.probes += 1;
     entry.probedAt = now;
-    this.#o.plane.sessionSend(entry.session.id, nonceFrame(controlKind.ping, randomU64()));
+    this.#send(entry, nonceFrame(controlKind.ping, randomU64()), current.id, false);
   }
 
   #expire(entry: Entry, now: Milliseconds): void {
     for (const path of [...entry.paths.values()]) {
       const halfOpen = !path.confirmed && now - path.createdAt > HALF_OPEN;
       const replaced = path.replacedAt !== undefined && now - path.replacedAt > PATH_OVERLAP;
-      const stale = now - path.keyedAt > REFUSE_AFTER;
-      if (halfOpen || replaced || stale) {
-        this.#o.paths.close(path.ingress, path.egress);
-        this.#forget(entry, path);
-        continue;
-      }
-      path.retiring = path.retiring.filter(({ slot, at }) => {
-        if (now < at) return true;
-        this.#o.plane.pathRetire(path.id, slot);
-        return false;
-      });
+      const stale = now - path.rekey.keyedAt > REFUSE_AFTER;
+      if (halfOpen || replaced || stale) this.#letGo(entry, path);
     }
     const neverUp = entry.session.state === 'dialing' && entry.paths.size === 0;
     const unwanted = entry.session.state === 'lost' && now > entry.wantedUntil;
     if (neverUp || unwanted) this.#end(entry, 'nobody came back', false);
   }
 
-  // ── rekeys and control ────────────────────────────────────────────────────────────────────────────────────────────────
-
-  #rekeyIfDue(entry: Entry, path: Path, now: Milliseconds): void {
-    if (!path.initiator) return;
-    if (path.rekey === undefined) {
-      if (now - path.keyedAt < this.#o.rekey()) return;
-      const initiation = this.#o.handshakes().initiateRekey(entry.session.own, entry.session.peer, path.binding, 0);
-      path.rekey = { initiation, slot: (path.slot + 1) & 3, sentAt: ms(now - REKEY_RETRY) };
-    }
-    if (now - path.rekey.sentAt < REKEY_RETRY) return;
-    path.rekey.sentAt = now;
-    this.#o.plane.sessionSend(entry.session.id, prefixed(controlKind.rekey1, path.rekey.initiation.message), path.id);
-  }
+  // ── control ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #control(entry: Entry, path: Path, bytes: Uint8Array): void {
     const now = this.#o.clock.now();
     const { session } = entry;
+    path.proven = true;
     switch (bytes[0]) {
       case controlKind.ping: {
+        entry.silence.noise();
         const nonce = readNonce(bytes);
-        if (nonce !== undefined) this.#o.plane.sessionSend(session.id, nonceFrame(controlKind.pong, nonce), path.id);
+        if (nonce !== undefined) this.#send(entry, nonceFrame(controlKind.pong, nonce), path.id, false);
         return;
       }
       case controlKind.pong: {
+        entry.silence.noise();
         const nonce = readNonce(bytes);
-        const waiting = nonce === undefined ? undefined : entry.pings.get(nonce);
-        if (nonce === undefined || waiting === undefined) return;
+        if (nonce === undefined || path.rekey.pong(nonce, now)) return;
+        const waiting = entry.pings.get(nonce);
         entry.pings.delete(nonce);
-        waiting.done(ms(now - waiting.at));
+        waiting?.done(ms(now - waiting.at));
         return;
       }
       case controlKind.rekey1:
-        return this.#rekeyAsked(entry, path, bytes.subarray(1));
+        return path.rekey.question(bytes.subarray(1));
       case controlKind.rekey2:
-        return this.#rekeyAnswered(entry, path, bytes.subarray(1), now);
+        return path.rekey.answer(bytes.subarray(1), now);
       case controlKind.close:
         return this.#end(entry, 'the far end closed it', false);
       case controlKind.hello: {
         const offered = decodeHello(bytes);
         if (offered === undefined) return;
+        const nonce = helloNonce(bytes);
+        this.#send(entry, nonceFrame(controlKind.heard, nonce), path.id, false);
+        if (entry.greeted === nonce && session.greeted) return;
+        entry.greeted = nonce;
         session.offered = offered;
         session.greeted = true;
         this.#o.listener.sessionUp(session);
+        return;
+      }
+      case controlKind.heard: {
+        const nonce = readNonce(bytes);
+        if (nonce !== undefined && nonce === entry.greeting?.nonce && entry.greeting.path === path) entry.greeting = undefined;
         return;
       }
       default:
@@ -602,60 +676,11 @@ export class Sessions {
     }
   }
 
-  #rekeyAsked(entry: Entry, path: Path, question: Uint8Array): void {
-    const { answered } = path;
-    if (answered !== undefined && same(answered.question, question)) {
-      this.#o.plane.sessionSend(entry.session.id, answered.answer, path.id);
-      return;
-    }
-    // Until the last exchange is confirmed another one could only be an echo of it.
-    if (answered !== undefined && !answered.confirmed) return;
-    const slot = (path.slot + 1) & 3;
-    try {
-      const r = this.#o.handshakes().respondRekey(entry.session.own, entry.session.peer, path.binding, question, 0);
-      this.#o.plane.pathRekey(path.id, slot, r.sendKey, r.receiveKey, false);
-      path.answered = { question: question.slice(), answer: prefixed(controlKind.rekey2, r.message), slot, confirmed: false };
-      this.#o.plane.sessionSend(entry.session.id, path.answered.answer, path.id);
-    } catch (error) {
-      this.#o.log.debug({ error: error instanceof Error ? error.message : String(error) }, 'a rekey was refused');
-    }
-  }
-
-  #rekeyAnswered(entry: Entry, path: Path, answer: Uint8Array, now: Milliseconds): void {
-    const { rekey } = path;
-    if (rekey === undefined) return;
-    try {
-      const keys = rekey.initiation.finish(answer);
-      path.rekey = undefined;
-      this.#o.plane.pathRekey(path.id, rekey.slot, keys.sendKey, keys.receiveKey, true);
-      this.#advance(entry, path, rekey.slot, now);
-      // The far end switches at our first packet under the new keys.
-      this.#o.plane.sessionSend(entry.session.id, nonceFrame(controlKind.pong, 0n), path.id);
-    } catch (error) {
-      this.#o.log.debug({ error: error instanceof Error ? error.message : String(error) }, "a rekey's answer was refused");
-    }
-  }
-
-  #slotConfirmed(entry: Entry, path: Path, slot: number): void {
-    if (path.answered === undefined || path.answered.slot !== slot || path.answered.confirmed) return;
-    path.answered.confirmed = true;
-    this.#advance(entry, path, slot, this.#o.clock.now());
-  }
-
-  #advance(entry: Entry, path: Path, slot: number, now: Milliseconds): void {
-    // Packets sealed under the old keys are still under way; with four slots the old one must be free two rekeys later.
-    const overlap = Math.min(PATH_OVERLAP, this.#o.rekey() * 1.5);
-    path.retiring.push({ slot: path.slot, at: ms(now + overlap) });
-    path.slot = slot;
-    path.keyedAt = now;
-    entry.session.rekeys += 1;
-  }
-
   // ── the end ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #end(entry: Entry, reason: string, tell: boolean): void {
     const { session } = entry;
-    if (tell && entry.current !== undefined) this.#o.plane.sessionSend(session.id, Uint8Array.of(controlKind.close, 0));
+    if (tell && entry.current !== undefined) this.#send(entry, Uint8Array.of(controlKind.close, 0), undefined, false);
     for (const path of entry.paths.values()) this.#o.paths.close(path.ingress, path.egress);
     this.#byId.delete(session.id);
     this.#byPair.delete(pair(session.own, session.peer));
@@ -666,18 +691,6 @@ export class Sessions {
 }
 
 const pair = (own: PublicKey, peer: PublicKey): string => `${own} ${peer}`;
-
-function prefixed(kind: number, body: Uint8Array): Uint8Array {
-  const frame = new Uint8Array(1 + body.length);
-  frame[0] = kind;
-  frame.set(body, 1);
-  return frame;
-}
-
-/** Public bytes only (repeated messages), so no constant time is needed. */
-function same(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i]);
-}
 
 function failure(reason: 'noRoute' | 'noParent' | 'timeout' | 'refused', peer: PublicKey): ThicketError {
   switch (reason) {

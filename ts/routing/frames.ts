@@ -9,6 +9,9 @@
  * 12 look-up: CBOR [id, name key, [keys known wrong, ≤ 8]]          13 look-up answer: CBOR [id, status, [keys, ≤ 4]]
  * 14 trace probe: label u32 (the receiver's), hops left u8, nonce u64          15 trace answer: label u32 (the receiver's), hop u8, nonce u64, key 32 B
  * 16 nonce: 16 B, from parent to child: sign your place in the tree with it
+ * 18 attestation, the child's half: an edge without the parent's signature          19 the whole edge, back to the child
+ * 20 numbered: number u32, then a frame of kinds 7 to 10, 16, 18, 19, 22 (see channel.ts)          21 acknowledged: next number u32, later ones that have come u32
+ * 22 complete: the child has announced all that it knows
  */
 
 import type { Label } from '../dataplane/data-plane.js';
@@ -26,11 +29,16 @@ export const frameKinds = {
   probe: 14,
   probed: 15,
   nonce: 16,
+  edgeHalf: 18,
+  edgeFull: 19,
+  numbered: 20,
+  acknowledged: 21,
+  complete: 22,
 } as const;
 
 export const SESSION_MESSAGE = 1_148;
 const ROUTING_HEADER = 52;
-/** Announcements are cut into frames of at most so much. */
+/** Announcements are cut into frames of at most so much: with five bytes for their number they fit into a link frame. */
 const ANNOUNCE_MAX = 1_150;
 const KEYS_MAX = 32;
 
@@ -66,7 +74,12 @@ export type Frame =
   | { readonly kind: 'found'; readonly id: bigint; readonly status: LookupStatus; readonly keys: readonly PublicKey[] }
   | { readonly kind: 'probe'; readonly label: Label; readonly hops: number; readonly nonce: bigint }
   | { readonly kind: 'probed'; readonly label: Label; readonly hop: number; readonly nonce: bigint; readonly key: PublicKey }
-  | { readonly kind: 'nonce'; readonly nonce: Uint8Array };
+  | { readonly kind: 'nonce'; readonly nonce: Uint8Array }
+  | { readonly kind: 'edgeHalf'; readonly statement: Uint8Array }
+  | { readonly kind: 'edgeFull'; readonly statement: Uint8Array }
+  | { readonly kind: 'numbered'; readonly number: number; readonly body: Uint8Array }
+  | { readonly kind: 'acknowledged'; readonly next: number; readonly later: number }
+  | { readonly kind: 'complete' };
 
 export function encodeFrame(frame: Frame): Uint8Array {
   switch (frame.kind) {
@@ -135,6 +148,26 @@ export function encodeFrame(frame: Frame): Uint8Array {
       out.set(frame.nonce, 1);
       return out;
     }
+    case 'edgeHalf':
+    case 'edgeFull':
+      return prefixed(frameKinds[frame.kind], frame.statement);
+    case 'numbered': {
+      const out = new Uint8Array(5 + frame.body.length);
+      out[0] = frameKinds.numbered;
+      new DataView(out.buffer).setUint32(1, frame.number);
+      out.set(frame.body, 5);
+      return out;
+    }
+    case 'acknowledged': {
+      const out = new Uint8Array(9);
+      const view = new DataView(out.buffer);
+      out[0] = frameKinds.acknowledged;
+      view.setUint32(1, frame.next);
+      view.setUint32(5, frame.later);
+      return out;
+    }
+    case 'complete':
+      return Uint8Array.of(frameKinds.complete);
   }
 }
 
@@ -212,27 +245,27 @@ function decode(bytes: Uint8Array): Frame | undefined {
     }
     case frameKinds.nonce:
       return bytes.length === 17 ? { kind: 'nonce', nonce: bytes.slice(1) } : undefined;
+    case frameKinds.edgeHalf:
+      return { kind: 'edgeHalf', statement: bytes.slice(1) };
+    case frameKinds.edgeFull:
+      return { kind: 'edgeFull', statement: bytes.slice(1) };
+    case frameKinds.numbered:
+      return bytes.length > 5 ? { kind: 'numbered', number: view.getUint32(1), body: bytes.slice(5) } : undefined;
+    case frameKinds.acknowledged:
+      return bytes.length === 9 ? { kind: 'acknowledged', next: view.getUint32(1), later: view.getUint32(5) } : undefined;
+    case frameKinds.complete:
+      return bytes.length === 1 ? { kind: 'complete' } : undefined;
     default:
       return undefined;
   }
 }
 
-/** Cuts announcements into frames. */
-export function announceFrames(items: readonly Announced[]): Uint8Array[] {
-  const frames: Uint8Array[] = [];
-  let batch: Announced[] = [];
+/** One frame with as many of the first announcements as fit, and how many those are; `items` isn't empty. */
+export function announceFrame(items: readonly Announced[]): { readonly frame: Uint8Array; readonly count: number } {
   let size = 8;
-  for (const item of items) {
-    if (size + item.bytes.length + 6 > ANNOUNCE_MAX || batch.length === 64) {
-      frames.push(encodeFrame({ kind: 'announce', items: batch }));
-      batch = [];
-      size = 8;
-    }
-    batch.push(item);
-    size += item.bytes.length + 6;
-  }
-  if (batch.length > 0) frames.push(encodeFrame({ kind: 'announce', items: batch }));
-  return frames;
+  const more = items.findIndex((item) => (size += item.bytes.length + 6) > ANNOUNCE_MAX);
+  const count = more < 0 ? items.length : Math.max(more, 1);
+  return { frame: encodeFrame({ kind: 'announce', items: items.slice(0, count) }), count };
 }
 
 /** Cuts a list of lost keys into frames. */
@@ -245,7 +278,10 @@ export function withdrawFrames(lost: readonly PublicKey[]): Uint8Array[] {
 }
 
 function tagged(kind: number, value: Cbor): Uint8Array {
-  const body = encodeCbor(value);
+  return prefixed(kind, encodeCbor(value));
+}
+
+function prefixed(kind: number, body: Uint8Array): Uint8Array {
   const out = new Uint8Array(1 + body.length);
   out[0] = kind;
   out.set(body, 1);

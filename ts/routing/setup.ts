@@ -7,9 +7,11 @@
  *        R: packets with Lr → A as La;  packets with Lf → D as Ld
  * ```
  *
- * Only the neighbour to whom a label was announced may use, answer, close or report it.
+ * Only the neighbour to whom a label was announced may use, answer, close or report it. Each hop repeats what it sent until its neighbour has
+ * answered, so a lost datagram costs one wait of one hop; reports of dead and closed labels go through the links' channels.
  */
 import type { Generation, Hop, Ingress, Label, LinkId } from '../dataplane/data-plane.js';
+import { isThicketError } from '../errors.js';
 import type { PublicKey } from '../trust/index.js';
 import { encodeFrame, type Frame, type PathErrorReason } from './frames.js';
 
@@ -21,9 +23,11 @@ export interface SetupHost {
   /** What we send under on a link; undefined when it is gone. */
   generation(link: LinkId): Generation | undefined;
   send(link: LinkId, frame: Uint8Array, generation: Generation): void;
+  /** Sends what must arrive. */
+  report(link: LinkId, frame: Uint8Array): void;
   labelForward(ingress: Ingress, egress: Hop): void;
   labelRemove(label: Label): void;
-  /** A set-up for one of our own keys. */
+  /** A set-up for one of our own keys. A typed refusal is silence towards the caller. */
   incoming(setup: Incoming): void;
   /** A path of ours that leaves, or comes in, by this label over this link is dead. */
   pathLost(label: Label, link: LinkId): void;
@@ -39,6 +43,8 @@ export interface Incoming {
   readonly egress: Hop;
   readonly reserve: () => Ingress;
   readonly answer: (ingress: Ingress, message: Uint8Array) => void;
+  /** Answers without a path: the label lives only until the caller must have heard. */
+  readonly refuse: (message: Uint8Array) => void;
 }
 
 export type SetupOutcome =
@@ -47,10 +53,12 @@ export type SetupOutcome =
 
 /** RFC-less: more hops than any sane tree has. */
 const HOPS = 32;
-const RETRY = 500;
+/** Wait for an answer before the first repetition; then twice that, three times, …; milliseconds. */
+const RETRY = 400;
 const TRIES = 6;
-/** An unanswered set-up is forgotten after so many milliseconds. */
-const HALF_OPEN = 15_000;
+/** An unanswered set-up is forgotten after so many milliseconds: a little longer than callers wait. */
+const HALF_OPEN = 6_000;
+/** Unanswered set-ups at once; beyond, the oldest gives way. */
 const HALF_OPEN_PER_LINK = 256;
 const HALF_OPEN_PER_DESTINATION = 16;
 /** Set-ups per second and at once from one link, times the root of what it announced. */
@@ -65,13 +73,19 @@ interface Base {
   readonly at: number;
 }
 
+/** A set-up that was sent on and is repeated until answered. */
+interface Waiting {
+  readonly frame: Uint8Array;
+  tries: number;
+  nextAt: number;
+}
+
 /** Our own call, waiting or answered. */
 interface Calling extends Base {
   readonly role: 'calling';
-  readonly frame: Uint8Array;
+  readonly id: bigint;
+  readonly waiting: Waiting;
   readonly done: (outcome: SetupOutcome) => void;
-  tries: number;
-  nextAt: number;
   egress: Hop | undefined;
 }
 
@@ -81,6 +95,8 @@ interface Called extends Base {
   readonly egress: Hop;
   readonly destination: PublicKey;
   answer: Uint8Array | undefined;
+  /** Answered without a path: forgotten by itself. */
+  refused: boolean;
 }
 
 /** One direction through a relay. */
@@ -92,11 +108,19 @@ interface Relayed extends Base {
   pair: Label | undefined;
   readonly destination: PublicKey;
   readonly id: bigint;
-  /** On the label for the way back: what to repeat. */
-  readonly forwarded: { readonly link: LinkId; readonly frame: Uint8Array } | undefined;
+  /** On the label for the way back: the set-up that we sent on. */
+  readonly waiting: Waiting | undefined;
+  /** On the label for the way forth: our answer, for a while, in case it gets lost. */
+  answer: Uint8Array | undefined;
 }
 
 type Entry = Calling | Called | Relayed;
+
+/** Unanswered set-ups that came over one link, oldest first. */
+interface HalfOpen {
+  readonly all: Set<Relayed>;
+  readonly byDestination: Map<PublicKey, Set<Relayed>>;
+}
 
 export class PathSetups {
   readonly #host: SetupHost;
@@ -104,6 +128,13 @@ export class PathSetups {
   /** Labels by the hop that their packets leave over: for reports of dead labels, and repeated set-ups. */
   readonly #byEgress = new Map<string, Label>();
   readonly #buckets = new Map<LinkId, { tokens: number; at: number }>();
+  /** Sent on and not answered, oldest first: ours, and by the link that they came from. */
+  readonly #calls = new Set<Calling>();
+  readonly #halfOpen = new Map<LinkId, HalfOpen>();
+  /** What is kept for a while only: answers to repeat, refusals. */
+  readonly #brief = new Set<Called | Relayed>();
+  /** Set-ups under way here; one that comes by again has gone in a circle. */
+  readonly #ids = new Set<bigint>();
   readonly #traces = new Map<bigint, { readonly done: (key: PublicKey) => void; readonly at: number }>();
   /** Dropped set-ups by reason, for `status`. */
   readonly counters: Record<string, number> = {};
@@ -127,32 +158,24 @@ export class PathSetups {
     }
     const now = this.#host.now();
     const label = this.#pick();
-    const frame = encodeFrame({ kind: 'setup', hops: HOPS, label, destination, id: this.#host.randomU64(), message });
-    const entry: Calling = {
-      role: 'calling',
-      label,
-      link,
-      generation,
-      at: now,
-      frame,
-      done,
-      tries: 1,
-      nextAt: now + RETRY,
-      egress: undefined,
-    };
+    const id = this.#host.randomU64();
+    const frame = encodeFrame({ kind: 'setup', hops: HOPS, label, destination, id, message });
+    const waiting: Waiting = { frame, tries: 1, nextAt: now + RETRY };
+    const entry: Calling = { role: 'calling', label, link, generation, at: now, id, waiting, done, egress: undefined };
     this.#labels.set(label, entry);
+    this.#calls.add(entry);
+    this.#ids.add(id);
     this.#host.send(link, frame, generation);
     return () => {
-      if (entry.egress === undefined) this.#labels.delete(label);
+      if (entry.egress === undefined) this.#forget(entry);
     };
   }
 
   /** An end lets a path go: relays free their labels. */
   close(ingress: Ingress, egress: Hop): void {
-    this.#labels.delete(ingress.label);
-    this.#unlink(egress);
-    const generation = this.#host.generation(egress.link);
-    if (generation !== undefined) this.#host.send(egress.link, encodeFrame({ kind: 'close', label: egress.label }), generation);
+    const entry = this.#labels.get(ingress.label);
+    if (entry?.role === 'calling' || entry?.role === 'called') this.#forget(entry);
+    this.#host.report(egress.link, encodeFrame({ kind: 'close', label: egress.label }));
   }
 
   /** Asks the `hops`-th relay behind the first neighbour (the end, if there are fewer) to answer. */
@@ -178,7 +201,7 @@ export class PathSetups {
       case 'close': {
         const entry = this.#owned(link, frame.label);
         if (entry?.role === 'relayed') this.#dropPair(entry, 'close', link);
-        else if (entry?.role === 'called') this.#host.pathLost(entry.label, entry.link);
+        else if (entry !== undefined) this.#end(entry);
         return;
       }
       case 'probe':
@@ -194,28 +217,34 @@ export class PathSetups {
     const repeated = this.#byEgress.get(hopKey(link, frame.label));
     const known = repeated === undefined ? undefined : this.#labels.get(repeated);
     if (known !== undefined) return this.#repeat(known, frame.id);
+    if (this.#ids.has(frame.id)) return this.#refuse(link, this.#count('loop', 'noRoute'), frame.label);
     const refusal = this.#refusal(link, frame, weight);
-    if (refusal !== undefined) return this.#refuse(link, generation, frame.label, refusal);
+    if (refusal !== undefined) return this.#refuse(link, refusal, frame.label);
     const back: Hop = { link, label: frame.label, generation };
     if (this.#host.isLocal(frame.destination)) return this.#called(link, back, frame);
     const next = this.#nextHop(link, frame.destination);
     const nextGeneration = next === undefined ? undefined : this.#host.generation(next);
-    if (next === undefined || nextGeneration === undefined) return this.#refuse(link, generation, frame.label, 'noRoute');
+    if (next === undefined || nextGeneration === undefined) return this.#refuse(link, 'noRoute', frame.label);
+    this.#makeRoom(link, frame.destination, weight);
     const label = this.#pick();
+    const now = this.#host.now();
     const forwarded = encodeFrame({ ...frame, hops: frame.hops - 1, label });
     const entry: Relayed = {
       role: 'relayed',
       label,
       link: next,
       generation: nextGeneration,
-      at: this.#host.now(),
+      at: now,
       toward: back,
       pair: undefined,
       destination: frame.destination,
       id: frame.id,
-      forwarded: { link: next, frame: forwarded },
+      waiting: { frame: forwarded, tries: 1, nextAt: now + RETRY },
+      answer: undefined,
     };
     this.#add(entry, back);
+    this.#await(link, entry);
+    this.#ids.add(frame.id);
     this.#host.send(next, forwarded, nextGeneration);
   }
 
@@ -226,43 +255,43 @@ export class PathSetups {
     return next === from ? undefined : next;
   }
 
+  /** The neighbour hasn't had our answer: again, if there is one. Onward it is repeated by our own timer. */
   #repeat(entry: Entry, id: bigint): void {
-    if (entry.role === 'relayed' && entry.id === id && entry.forwarded !== undefined) {
-      const generation = this.#host.generation(entry.forwarded.link);
-      if (generation !== undefined) this.#host.send(entry.forwarded.link, entry.forwarded.frame, generation);
-    } else if (entry.role === 'called' && entry.answer !== undefined) {
-      this.#host.send(entry.link, entry.answer, entry.generation);
-    }
+    if (entry.role === 'called' && entry.answer !== undefined) this.#host.send(entry.link, entry.answer, entry.generation);
+    if (entry.role !== 'relayed' || entry.id !== id || entry.pair === undefined) return;
+    const forth = this.#labels.get(entry.pair);
+    if (forth?.role === 'relayed' && forth.answer !== undefined) this.#host.send(forth.link, forth.answer, forth.generation);
   }
 
   #called(link: LinkId, egress: Hop, frame: Frame & { kind: 'setup' }): void {
     let entry: Called | undefined;
-    this.#host.incoming({
-      destination: frame.destination,
-      message: frame.message,
-      egress,
-      reserve: () => {
-        const label = this.#pick();
-        const generation = this.#host.generation(link) ?? egress.generation;
-        entry = {
-          role: 'called',
-          label,
-          link,
-          generation,
-          at: this.#host.now(),
-          egress,
-          destination: frame.destination,
-          answer: undefined,
-        };
-        this.#add(entry, egress);
-        return { link, label, generation };
-      },
-      answer: (ingress, message) => {
-        const answer = encodeFrame({ kind: 'answer', label: frame.label, forward: ingress.label, id: frame.id, message });
-        if (entry !== undefined) entry.answer = answer;
-        this.#host.send(link, answer, ingress.generation);
-      },
-    });
+    const reserve = (): Ingress => {
+      const label = this.#pick();
+      const generation = this.#host.generation(link) ?? egress.generation;
+      const { destination } = frame;
+      entry = { role: 'called', label, link, generation, at: this.#host.now(), egress, destination, answer: undefined, refused: false };
+      this.#add(entry, egress);
+      return { link, label, generation };
+    };
+    const answer = (ingress: Ingress, message: Uint8Array): void => {
+      const bytes = encodeFrame({ kind: 'answer', label: frame.label, forward: ingress.label, id: frame.id, message });
+      if (entry !== undefined) {
+        entry.answer = bytes;
+        this.#brief.add(entry);
+      }
+      this.#host.send(link, bytes, ingress.generation);
+    };
+    const refuse = (message: Uint8Array): void => {
+      answer(reserve(), message);
+      if (entry !== undefined) entry.refused = true;
+    };
+    try {
+      this.#host.incoming({ destination: frame.destination, message: frame.message, egress, reserve, answer, refuse });
+    } catch (error) {
+      if (entry !== undefined) this.#forget(entry);
+      if (!isThicketError(error)) throw error;
+      this.#count('notAdmitted', 'refused');
+    }
   }
 
   #answer(link: LinkId, generation: Generation, frame: Frame & { kind: 'answer' }): void {
@@ -273,6 +302,7 @@ export class PathSetups {
     if (entry.role === 'calling') {
       if (entry.egress !== undefined) return;
       entry.egress = egress;
+      this.#settled(entry);
       this.#byEgress.set(hopKey(link, frame.forward), entry.label);
       entry.done({ ok: true, message: frame.message, ingress, egress });
       return;
@@ -293,15 +323,19 @@ export class PathSetups {
         pair: entry.label,
         destination: entry.destination,
         id: entry.id,
-        forwarded: undefined,
+        waiting: undefined,
+        answer: undefined,
       };
+      this.#settled(entry);
       entry.pair = label;
       this.#add(made, egress);
+      this.#brief.add(made);
       this.#host.labelForward(ingress, back);
       this.#host.labelForward({ link: back.link, label, generation: backGeneration }, egress);
       forth = made;
     }
     const answer = encodeFrame({ kind: 'answer', label: back.label, forward: forth.label, id: frame.id, message: frame.message });
+    if (forth.role === 'relayed') forth.answer = answer;
     this.#host.send(back.link, answer, forth.generation);
   }
 
@@ -309,7 +343,7 @@ export class PathSetups {
   #failed(link: LinkId, label: Label, reason: PathErrorReason): void {
     const entry = this.#owned(link, label);
     if (entry?.role === 'calling' && entry.egress === undefined) {
-      this.#labels.delete(label);
+      this.#forget(entry);
       entry.done({ ok: false, reason: reason === 'refused' ? 'refused' : 'noRoute' });
     } else if (entry?.role === 'relayed' && entry.pair === undefined) {
       this.#drop(entry);
@@ -328,7 +362,10 @@ export class PathSetups {
 
   /** The data plane saw a packet from this neighbour under a label that isn't known: say so. */
   unknownLabel(link: LinkId, label: Label): void {
-    if (!this.#labels.has(label)) this.#tell(link, { kind: 'error', label, reason: 'dead' });
+    const entry = this.#labels.get(label);
+    if (entry === undefined) return this.#tell(link, { kind: 'error', label, reason: 'dead' });
+    // The data plane has freed what nothing came under for long.
+    if (entry.link === link && entry.role === 'relayed' && entry.pair !== undefined) this.#dropPair(entry, 'dead', undefined);
   }
 
   /** A link is gone, or its far end has started anew: every label over it is void, and the other sides hear of it. */
@@ -347,20 +384,33 @@ export class PathSetups {
   tick(): void {
     const now = this.#host.now();
     for (const [nonce, trace] of this.#traces) if (now - trace.at > 5_000) this.#traces.delete(nonce);
-    for (const entry of [...this.#labels.values()]) {
-      if (entry.role === 'calling' && entry.egress === undefined && now >= entry.nextAt) {
-        if (entry.tries >= TRIES) {
-          this.#labels.delete(entry.label);
-          entry.done({ ok: false, reason: 'timeout' });
-          continue;
-        }
-        entry.tries += 1;
-        entry.nextAt = now + RETRY * entry.tries;
-        this.#host.send(entry.link, entry.frame, entry.generation);
-      } else if (entry.role === 'relayed' && entry.pair === undefined && now - entry.at > HALF_OPEN) {
-        this.#drop(entry);
+    for (const call of [...this.#calls]) {
+      if (now < call.waiting.nextAt) continue;
+      if (call.waiting.tries < TRIES) {
+        this.#again(call, call.waiting, now);
+        continue;
+      }
+      this.#forget(call);
+      call.done({ ok: false, reason: 'timeout' });
+    }
+    for (const { all } of this.#halfOpen.values()) {
+      for (const entry of [...all]) {
+        if (now - entry.at > HALF_OPEN) this.#drop(entry);
+        else if (entry.waiting !== undefined && now >= entry.waiting.nextAt) this.#again(entry, entry.waiting, now);
       }
     }
+    for (const entry of this.#brief) {
+      if (now - entry.at <= HALF_OPEN) break;
+      this.#brief.delete(entry);
+      entry.answer = undefined;
+      if (entry.role === 'called' && entry.refused) this.#forget(entry);
+    }
+  }
+
+  #again(entry: Calling | Relayed, waiting: Waiting, now: number): void {
+    waiting.tries += 1;
+    waiting.nextAt = now + RETRY * waiting.tries;
+    this.#host.send(entry.link, waiting.frame, entry.generation);
   }
 
   /** A relay's label was freed by the data plane because nothing valid came for long. */
@@ -407,23 +457,26 @@ export class PathSetups {
   #refusal(link: LinkId, frame: Frame & { kind: 'setup' }, weight: number): PathErrorReason | undefined {
     if (frame.hops === 0) return this.#count('hopLimit', 'noRoute');
     const now = this.#host.now();
-    // A relay of many nodes has more to set up; the root keeps one from taking all.
-    const share = Math.sqrt(Math.min(Math.max(weight, 1), 10_000));
-    const bucket = this.#buckets.get(link) ?? { tokens: BURST * share, at: now };
-    bucket.tokens = Math.min(BURST * share, bucket.tokens + ((now - bucket.at) / 1_000) * RATE * share);
+    const part = share(weight);
+    const bucket = this.#buckets.get(link) ?? { tokens: BURST * part, at: now };
+    bucket.tokens = Math.min(BURST * part, bucket.tokens + ((now - bucket.at) / 1_000) * RATE * part);
     bucket.at = now;
     this.#buckets.set(link, bucket);
     if (bucket.tokens < 1) return this.#count('rate', 'refused');
     bucket.tokens -= 1;
-    let ofLink = 0;
-    let ofDestination = 0;
-    for (const entry of this.#labels.values()) {
-      if (entry.role !== 'relayed' || entry.pair !== undefined || entry.toward.link !== link) continue;
-      ofLink += 1;
-      if (entry.destination === frame.destination) ofDestination += 1;
-    }
-    if (ofLink >= HALF_OPEN_PER_LINK * share || ofDestination >= HALF_OPEN_PER_DESTINATION) return this.#count('halfOpen', 'refused');
     return undefined;
+  }
+
+  /** The oldest unanswered set-up gives way, so that callers who get no answers can't keep out those who would. */
+  #makeRoom(link: LinkId, destination: PublicKey, weight: number): void {
+    const ofLink = this.#halfOpen.get(link);
+    const same = ofLink?.byDestination.get(destination);
+    const full = (ofLink?.all.size ?? 0) >= HALF_OPEN_PER_LINK * share(weight);
+    const crowd = (same?.size ?? 0) >= HALF_OPEN_PER_DESTINATION ? same : full ? ofLink?.all : undefined;
+    const oldest = crowd?.values().next().value;
+    if (oldest === undefined) return;
+    this.#drop(oldest);
+    this.#tell(oldest.toward.link, { kind: 'error', label: oldest.toward.label, reason: this.#count('halfOpen', 'refused') });
   }
 
   #count(reason: string, answer: PathErrorReason): PathErrorReason {
@@ -431,8 +484,8 @@ export class PathSetups {
     return answer;
   }
 
-  #refuse(link: LinkId, generation: Generation, label: Label, reason: PathErrorReason): void {
-    this.#host.send(link, encodeFrame({ kind: 'error', label, reason }), this.#host.generation(link) ?? generation);
+  #refuse(link: LinkId, reason: PathErrorReason, label: Label): void {
+    this.#host.report(link, encodeFrame({ kind: 'error', label, reason }));
   }
 
   #pick(): Label {
@@ -452,11 +505,46 @@ export class PathSetups {
     return entry?.link === link ? entry : undefined;
   }
 
+  /** Answered: nothing is repeated any more. */
+  #settled(entry: Calling | Relayed): void {
+    this.#ids.delete(entry.id);
+    if (entry.role === 'calling') {
+      this.#calls.delete(entry);
+      return;
+    }
+    const { destination } = entry;
+    const { link } = entry.toward;
+    const ofLink = this.#halfOpen.get(link);
+    if (ofLink?.all.delete(entry) !== true) return;
+    const same = ofLink.byDestination.get(destination);
+    same?.delete(entry);
+    if (same?.size === 0) ofLink.byDestination.delete(destination);
+    if (ofLink.all.size === 0) this.#halfOpen.delete(link);
+  }
+
+  #await(link: LinkId, entry: Relayed): void {
+    const ofLink: HalfOpen = this.#halfOpen.get(link) ?? { all: new Set(), byDestination: new Map() };
+    const same = ofLink.byDestination.get(entry.destination) ?? new Set();
+    ofLink.all.add(entry);
+    ofLink.byDestination.set(entry.destination, same.add(entry));
+    this.#halfOpen.set(link, ofLink);
+  }
+
+  /** An end's entry, and what hangs on it. */
+  #forget(entry: Calling | Called): void {
+    this.#labels.delete(entry.label);
+    this.#unlink(entry.egress);
+    if (entry.role === 'calling') this.#settled(entry);
+    else this.#brief.delete(entry);
+  }
+
   #unlink(egress: Hop | undefined): void {
     if (egress !== undefined) this.#byEgress.delete(hopKey(egress.link, egress.label));
   }
 
   #drop(entry: Relayed): void {
+    this.#settled(entry);
+    this.#brief.delete(entry);
     this.#labels.delete(entry.label);
     this.#unlink(entry.toward);
     this.#host.labelRemove(entry.label);
@@ -479,16 +567,19 @@ export class PathSetups {
   }
 
   #end(entry: Calling | Called): void {
-    this.#labels.delete(entry.label);
-    this.#unlink(entry.egress);
+    this.#forget(entry);
     if (entry.role === 'calling' && entry.egress === undefined) entry.done({ ok: false, reason: 'noParent' });
     else this.#host.pathLost(entry.label, entry.link);
   }
 
   #tell(link: LinkId, frame: Frame): void {
+    if (frame.kind === 'error' || frame.kind === 'close') return this.#host.report(link, encodeFrame(frame));
     const generation = this.#host.generation(link);
     if (generation !== undefined) this.#host.send(link, encodeFrame(frame), generation);
   }
 }
+
+/** A relay of many nodes has more to set up; the root keeps one from taking all. */
+const share = (weight: number): number => Math.sqrt(Math.min(Math.max(weight, 1), 10_000));
 
 const hopKey = (link: LinkId, label: Label): string => `${link}/${label}`;

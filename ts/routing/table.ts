@@ -2,7 +2,7 @@
  * A node's routing table: its whole subtree, who is reached through which child, and the names that its descendants hold. Everything in it is signed by the two ends of
  * each edge; a child can take away from its own branch only.
  */
-import type { PublicKey } from '../trust/index.js';
+import { equalBytes, keyFromBytes, type PublicKey } from '../trust/index.js';
 import type { Announced } from './frames.js';
 import {
   compareStamps,
@@ -18,6 +18,7 @@ import {
 
 export type RefusalReason =
   | 'badStatement'
+  | 'badNonce'
   | 'notBelow'
   | 'ownAncestor'
   | 'stale'
@@ -45,9 +46,14 @@ export interface Entry extends Stamp {
   readonly bytes: Uint8Array;
 }
 
+/** `round`: the child's reconnection at which it was last announced. */
+interface Stored extends Entry {
+  via: PublicKey;
+  round: number;
+}
+
 interface Name {
   readonly record: NameRecord;
-  readonly via: PublicKey;
   readonly bytes: Uint8Array;
 }
 
@@ -66,12 +72,13 @@ export interface Change {
 
 export class RoutingTable {
   readonly #self: PublicKey;
-  readonly #entries = new Map<PublicKey, Entry>();
+  readonly #entries = new Map<PublicKey, Stored>();
   readonly #below = new Map<PublicKey, Set<PublicKey>>();
   readonly #sets = new Map<PublicKey, { readonly set: ParentSet; readonly bytes: Uint8Array }>();
   readonly #names = new Map<PublicKey, Map<PublicKey, Name>>();
   readonly #namesOf = new Map<PublicKey, Set<PublicKey>>();
   readonly #countVia = new Map<PublicKey, number>();
+  readonly #rounds = new Map<PublicKey, number>();
   /** Our own parents: an edge that puts one of them below us would close a circle. */
   parents: ReadonlySet<PublicKey> = new Set();
 
@@ -106,13 +113,32 @@ export class RoutingTable {
     return this.#addEdge(edge, bytes, edge.child, false, now);
   }
 
-  /** What a child announced, item by item; what is refused is counted, the rest stands. */
-  announced(from: PublicKey, items: readonly Announced[], rights: ChildRights, now: number): Change {
+  /** A child has connected anew, and will announce all that it knows. */
+  begin(child: PublicKey): void {
+    this.#rounds.set(child, this.#round(child) + 1);
+  }
+
+  /** It has: what it didn't name again since `begin` is no longer below it. */
+  complete(child: PublicKey): Change {
+    const gone: PublicKey[] = [];
+    const round = this.#round(child);
+    for (const entry of this.#branch(child)) {
+      if (entry.key !== child && entry.via === child && entry.round < round && this.#entries.has(entry.key))
+        gone.push(...this.#remove(entry.key));
+    }
+    return { announce: [], withdraw: gone, refused: [] };
+  }
+
+  /**
+   * What a child announced, item by item; what is refused is counted, the rest stands. `nonces`: those that we gave the child lately, with one of
+   * which its endpoints must be signed.
+   */
+  announced(from: PublicKey, items: readonly Announced[], rights: ChildRights, now: number, nonces?: readonly Uint8Array[]): Change {
     const announce: Announced[] = [];
     const withdraw: PublicKey[] = [];
     const refused: RefusalReason[] = [];
     for (const item of items) {
-      const change = this.#announcedOne(from, item, rights, now);
+      const change = this.#repeated(from, item) ? NOTHING : this.#announcedOne(from, item, rights, now, nonces);
       announce.push(...change.announce);
       withdraw.push(...change.withdraw);
       refused.push(...change.refused);
@@ -120,7 +146,19 @@ export class RoutingTable {
     return { announce, withdraw, refused };
   }
 
-  #announcedOne(from: PublicKey, item: Announced, rights: ChildRights, now: number): Change {
+  /** What stands already, byte for byte, needn't be verified again: who reconnects announces everything. */
+  #repeated(from: PublicKey, item: Announced): boolean {
+    if (item.type !== 'edge' && item.type !== 'endpointEdge') return false;
+    const key = subjectOf(item.bytes);
+    const known = key === undefined ? undefined : this.#entries.get(key);
+    if (known === undefined || known.via !== from || !equalBytes(known.bytes, item.bytes)) return false;
+    known.round = this.#round(from);
+    return true;
+  }
+
+  #announcedOne(from: PublicKey, item: Announced, rights: ChildRights, now: number, nonces?: readonly Uint8Array[]): Change {
+    // Until both have signed that it is our child, nothing lies below it.
+    if (!this.#entries.has(from)) return refuse('notBelow');
     try {
       switch (item.type) {
         case 'edge': {
@@ -134,6 +172,8 @@ export class RoutingTable {
           if (!this.#isBelow(from, edge.parent)) return refuse('notBelow');
           const allowed = edge.parent === from ? rights.gateway || rights.relay : rights.relay;
           if (!allowed) return refuse('noGatewayRight');
+          const fresh = edge.parent !== from || nonces === undefined || nonces.some((nonce) => equalBytes(nonce, edge.nonce));
+          if (!fresh) return refuse('badNonce');
           return this.#overCap(from, edge.child, rights) ? refuse('tooMany') : this.#addEdge(edge, item.bytes, from, true, now);
         }
         case 'parentSet': {
@@ -144,7 +184,7 @@ export class RoutingTable {
         case 'name': {
           const record = verifyNameRecord(item.bytes);
           if (!this.#isBelow(from, record.holder)) return refuse('notBelow');
-          return this.#addName(record, from, item.bytes);
+          return this.#addName(record, item.bytes);
         }
       }
     } catch {
@@ -155,13 +195,19 @@ export class RoutingTable {
   /** A child takes keys of its own branch away. */
   withdrawn(from: PublicKey, keys: readonly PublicKey[]): Change {
     const gone: PublicKey[] = [];
-    for (const key of keys) if (key !== from && this.via(key) === from) gone.push(...this.#remove(key));
-    return { announce: [], withdraw: gone, refused: [] };
+    const refused: RefusalReason[] = [];
+    for (const key of keys) {
+      if (key !== from && this.via(key) === from) gone.push(...this.#remove(key));
+      else if (this.#entries.has(key)) refused.push('notBelow');
+    }
+    return { announce: [], withdraw: gone, refused };
   }
 
   /** A child is gone, with all below it. */
   lost(child: PublicKey): Change {
-    return { announce: [], withdraw: this.#remove(child), refused: [] };
+    this.#rounds.delete(child);
+    // By now it may be reached through another child of ours.
+    return { announce: [], withdraw: this.via(child) === child ? this.#remove(child) : [], refused: [] };
   }
 
   /** Drops what nobody has confirmed for long. */
@@ -212,8 +258,9 @@ export class RoutingTable {
   #addEdge(edge: Edge, bytes: Uint8Array, via: PublicKey, endpoint: boolean, now: number): Change {
     if (edge.child === this.#self || this.parents.has(edge.child)) return refuse('ownAncestor');
     if (this.#isAncestor(edge.child, edge.parent)) return refuse('ownAncestor');
+    // A child that changes its parents signs the new edge before the new set: only a set that is newer than the edge speaks against it.
     const set = this.#sets.get(edge.child)?.set;
-    if (set !== undefined && set.epoch >= edge.epoch && !set.parents.includes(edge.parent)) return refuse('outsideParentSet');
+    if (set !== undefined && compareStamps(set, edge) > 0 && !set.parents.includes(edge.parent)) return refuse('outsideParentSet');
     const known = this.#entries.get(edge.child);
     if (known !== undefined && known.parent === edge.parent) {
       const order = compareStamps(edge, known);
@@ -223,27 +270,49 @@ export class RoutingTable {
       // Another parent: one active edge per key in this version, the newer statement wins.
       return refuse('stale');
     }
-    const withdraw = known !== undefined && known.parent !== edge.parent ? this.#remove(edge.child) : [];
-    if (this.#entries.get(edge.child) === undefined) this.#countVia.set(via, this.subtree(via) + 1);
-    const entry: Entry = {
-      key: edge.child,
-      parent: edge.parent,
-      via,
-      endpoint,
-      epoch: edge.epoch,
-      seq: edge.seq,
-      at: now,
-      bytes,
-    };
-    this.#entries.set(edge.child, entry);
-    const siblings = this.#below.get(edge.parent) ?? new Set();
-    siblings.add(edge.child);
-    this.#below.set(edge.parent, siblings);
-    return {
-      announce: [{ type: endpoint ? 'endpointEdge' : 'edge', bytes }],
-      withdraw: withdraw.filter((key) => key !== edge.child),
-      refused: [],
-    };
+    if (known === undefined) this.#countVia.set(via, this.subtree(via) + 1);
+    else if (known.via !== via) this.#rehome(edge.child, via);
+    if (known !== undefined && known.parent !== edge.parent) this.#below.get(known.parent)?.delete(edge.child);
+    const { child: key, parent, epoch, seq } = edge;
+    this.#entries.set(key, { key, parent, via, endpoint, epoch, seq, at: now, bytes, round: this.#round(via) });
+    const siblings = this.#below.get(parent) ?? new Set();
+    siblings.add(key);
+    this.#below.set(parent, siblings);
+    return { announce: [{ type: endpoint ? 'endpointEdge' : 'edge', bytes }], withdraw: [], refused: [] };
+  }
+
+  /** A key has moved to another child of ours, with all below it: what hangs there came along, and needn't be heard of again to be found. */
+  #rehome(key: PublicKey, via: PublicKey): void {
+    const round = this.#round(via);
+    for (const entry of this.#branch(key)) {
+      this.#discount(entry.via);
+      this.#countVia.set(via, this.subtree(via) + 1);
+      entry.via = via;
+      entry.round = round;
+    }
+  }
+
+  /** A key's entry and all below it, from the top down. */
+  #branch(key: PublicKey): Stored[] {
+    const entry = this.#entries.get(key);
+    const found = entry === undefined ? [] : [entry];
+    for (let at = 0; at < found.length; at += 1) {
+      for (const child of this.#below.get(found[at]?.key ?? key) ?? []) {
+        const below = this.#entries.get(child);
+        if (below !== undefined) found.push(below);
+      }
+    }
+    return found;
+  }
+
+  #round(child: PublicKey): number {
+    return this.#rounds.get(child) ?? 0;
+  }
+
+  #discount(via: PublicKey): void {
+    const left = this.subtree(via) - 1;
+    if (left > 0) this.#countVia.set(via, left);
+    else this.#countVia.delete(via);
   }
 
   /** Whether `key` lies on the way from us down to `at`. */
@@ -266,7 +335,7 @@ export class RoutingTable {
     return { announce: [{ type: 'parentSet', bytes }], withdraw: outside ? this.#remove(set.child) : [], refused: [] };
   }
 
-  #addName(record: NameRecord, via: PublicKey, bytes: Uint8Array): Change {
+  #addName(record: NameRecord, bytes: Uint8Array): Change {
     const holders = this.#names.get(record.name) ?? new Map<PublicKey, Name>();
     const known = holders.get(record.holder);
     if (known !== undefined) {
@@ -276,7 +345,7 @@ export class RoutingTable {
     }
     const held = this.#namesOf.get(record.holder) ?? new Set();
     if (known === undefined && held.size >= NAMES_PER_KEY) return refuse('tooMany');
-    holders.set(record.holder, { record, via, bytes });
+    holders.set(record.holder, { record, bytes });
     this.#names.set(record.name, holders);
     held.add(record.name);
     this.#namesOf.set(record.holder, held);
@@ -285,24 +354,21 @@ export class RoutingTable {
 
   /** Removes a key and all below it; the keys removed. */
   #remove(key: PublicKey): PublicKey[] {
-    const entry = this.#entries.get(key);
-    if (entry === undefined) return [];
-    this.#entries.delete(key);
-    this.#below.get(entry.parent)?.delete(key);
-    const left = this.subtree(entry.via) - 1;
-    if (left > 0) this.#countVia.set(entry.via, left);
-    else this.#countVia.delete(entry.via);
-    this.#sets.delete(key);
-    for (const name of this.#namesOf.get(key) ?? []) {
-      const holders = this.#names.get(name);
-      holders?.delete(key);
-      if (holders?.size === 0) this.#names.delete(name);
+    const gone = this.#branch(key);
+    for (const entry of gone) {
+      this.#entries.delete(entry.key);
+      this.#below.get(entry.parent)?.delete(entry.key);
+      this.#below.delete(entry.key);
+      this.#discount(entry.via);
+      this.#sets.delete(entry.key);
+      for (const name of this.#namesOf.get(entry.key) ?? []) {
+        const holders = this.#names.get(name);
+        holders?.delete(entry.key);
+        if (holders?.size === 0) this.#names.delete(name);
+      }
+      this.#namesOf.delete(entry.key);
     }
-    this.#namesOf.delete(key);
-    const gone = [key];
-    for (const child of [...(this.#below.get(key) ?? [])]) gone.push(...this.#remove(child));
-    this.#below.delete(key);
-    return gone;
+    return gone.map((entry) => entry.key);
   }
 }
 
@@ -310,4 +376,13 @@ const NOTHING: Change = { announce: [], withdraw: [], refused: [] };
 
 function refuse(reason: RefusalReason): Change {
   return { announce: [], withdraw: [], refused: [reason] };
+}
+
+/** The child of an edge, by its place in the encoding; undefined where there is none. */
+function subjectOf(bytes: Uint8Array): PublicKey | undefined {
+  // An array of 8, the version, a string of 32 bytes.
+  const [array, version, string, length] = bytes;
+  return array === 0x88 && version === 1 && string === 0x58 && length === 32 && bytes.length > 36
+    ? keyFromBytes(bytes.subarray(4, 36))
+    : undefined;
 }
