@@ -25,8 +25,8 @@ export async function serve(start: () => Promise<Served>): Promise<void> {
   try {
     await Promise.race([signals.untilStop(() => reload(node)), node.failed]);
   } finally {
-    await notifySystemd('STOPPING');
-    await node.stop();
+    // Side by side: a service manager that is slow to listen must not keep the host from being put in order.
+    await Promise.all([notifySystemd('STOPPING'), node.stop()]);
   }
 }
 

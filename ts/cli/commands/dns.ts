@@ -19,8 +19,8 @@ How:
   systemd-resolved  a unit tells it, each time the overlay's interface appears, to ask Thicket for Thicket's names
   dnsmasq           a file in its conf-dir; dnsmasq is restarted. Other hosts that it serves can ask for Thicket's names, too
   resolv.conf       Thicket's server is put before the site's in /etc/resolv.conf. It refuses all other names: the C library of most
-                    Linux systems (glibc) asks the next server then, but programs with a resolver of their own may not (c-ares doesn't
-                    in every version, musl asks all at once and believes the first): for them, use one of the others
+                    Linux systems (glibc) asks the next server then. c-ares (Node.js's dns.resolve) doesn't, and musl asks all at
+                    once and believes the first: for programs that use these, take one of the others
   auto              the one that programs here ask now
 
 What was changed is kept in the state directory, and "thicket dns remove" puts it back.`;
