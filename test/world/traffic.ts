@@ -1,4 +1,5 @@
 /** What people do with their devices: watch, fetch, switch, publish. By the programs they use, on any host of the lab. */
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { type Host, LabError, type Process } from '../lab/index.js';
 
 export interface Watch {
@@ -22,6 +23,9 @@ export interface Decoded {
   readonly errors: readonly string[];
 }
 
+/** An H.264 sequence parameter set's start, which every picture that stands alone has in front of it. */
+const PARAMETERS = ['0000000167', '0000000127'].map((hex) => Buffer.from(hex, 'hex'));
+
 let recordings = 0;
 
 /** Starts ffmpeg on a live stream; `watched` tells what came. */
@@ -39,8 +43,16 @@ export async function startWatching(host: Host, watch: Watch): Promise<{ readonl
 export async function watched({ process, file }: { readonly process: Process; readonly file: string }): Promise<Video> {
   const { code, signal } = await process.exit;
   if (code !== 0) throw new LabError(`ffmpeg ended with ${code ?? signal}:\n${process.stderr.join('\n')}`);
+  skipToFirstWhole(file);
   const complaints = process.stderr.filter((line) => line.trim() !== '' && !/timestamps|monoton|Last message repeated/i.test(line));
   return { file, complaints };
+}
+
+/** A player that joins between a picture's parameters and the picture gets one that nobody can decode. */
+function skipToFirstWhole(file: string): void {
+  const stream = readFileSync(file);
+  const start = PARAMETERS.map((nal) => stream.indexOf(nal)).filter((at) => at >= 0);
+  if (start.length > 0) writeFileSync(file, stream.subarray(Math.min(...start)));
 }
 
 /** Watches a live stream for its seconds. */
@@ -70,23 +82,13 @@ export async function decode(host: Host, file: string): Promise<Decoded> {
   return { frames: Number.parseInt(stdout, 10), errors };
 }
 
-/** A picture out of a recording. */
-export async function picture(host: Host, file: string, second: number, png: string): Promise<void> {
-  await host.exec([
-    'ffmpeg',
-    '-hide_banner',
-    '-nostdin',
-    '-loglevel',
-    'error',
-    '-ss',
-    String(second),
-    '-i',
-    file,
-    '-frames:v',
-    '1',
-    '-y',
-    png,
-  ]);
+/** A picture out of a recording, by its number. */
+export async function picture(host: Host, file: string, number: number, png: string): Promise<void> {
+  // A bare stream has no timestamps to seek by.
+  const one = ['-vf', `select=gte(n\\,${number})`, '-frames:v', '1', '-y', png];
+  rmSync(png, { force: true });
+  await host.exec(['ffmpeg', '-hide_banner', '-nostdin', '-loglevel', 'error', '-i', file, ...one], { timeoutMs: 60_000 });
+  if (!existsSync(png)) throw new LabError(`ffmpeg made no picture ${number} of ${file}`);
 }
 
 /** Fetches a file by curl; returns its SHA-256, hexadecimal. */
