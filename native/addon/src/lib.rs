@@ -1,6 +1,7 @@
 //! The N-API face: commands in, batches of events out. See ts/dataplane/data-plane.ts, which this implements.
 
 mod convert;
+mod media;
 mod sys;
 mod worker;
 

@@ -1,6 +1,7 @@
 //! The worker: one thread that owns a [`Core`], the TUN and the sockets, and runs every packet to completion. Nothing is shared with it but a queue of
 //! commands and a wake-up; nothing per packet allocates, locks, or enters JavaScript.
 
+use crate::media::Media;
 use crate::sys::{EventFd, Poll, ReceiveBuffers, Received, Tun, Udp};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -9,7 +10,9 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Instant as Clock;
 use thicket_core::aead::Ring;
 use thicket_core::wire::{VNET_HEADER, VnetHeader};
-use thicket_core::{Command, Core, CoreConfig, Event, Instant, Remote, RxBatch, Stats, Train, TunBatch, TxBatch};
+use thicket_core::{
+    Command, Core, CoreConfig, Event, Instant, MediaRequest, Remote, RxBatch, Stats, Train, TunBatch, TxBatch,
+};
 
 /// Packets taken from the TUN, and receive calls made, per round: neither side starves the other.
 const TUN_BATCH: usize = 64;
@@ -47,6 +50,7 @@ pub struct Worker<E: Events> {
     core: Core<Ring>,
     tun: Option<Tun>,
     sockets: Vec<Udp>,
+    media: Media,
     orders: Receiver<Order>,
     wake: Arc<EventFd>,
     events: E,
@@ -83,6 +87,7 @@ impl<E: Events> Worker<E> {
             core: Core::new(config),
             tun,
             sockets,
+            media: Media::new(),
             orders,
             wake,
             events,
@@ -115,18 +120,22 @@ impl<E: Events> Worker<E> {
             if self.take_orders() {
                 return;
             }
+            self.serve_media();
             for &token in &tokens {
                 let result = match token {
                     WAKE => Ok(()),
                     TUN => self.read_tun(),
+                    token if Media::is_media(token) => self.read_media(token),
                     socket => self.read_socket(socket as usize),
                 };
                 if let Err(error) = result {
                     return self.events.fatal(error);
                 }
+                self.serve_media();
             }
             let now = self.now();
             self.core.handle_timeout(now);
+            self.serve_media();
             self.tell();
         }
     }
@@ -240,6 +249,7 @@ impl<E: Events> Worker<E> {
                     write_tun(tun, &self.rx.tun, bytes);
                 }
                 send_trains(&mut self.sockets, &self.rx.tx.trains, &self.rx.tx.buffer);
+                self.media.send(&self.rx.media);
                 self.rx.clear();
             }
             if count == 0 {
@@ -247,6 +257,52 @@ impl<E: Events> Worker<E> {
             }
         }
         Ok(())
+    }
+
+    /// Media from a device.
+    fn read_media(&mut self, token: u64) -> Result<(), String> {
+        for _ in 0..RECEIVE_CALLS {
+            let Some((id, rtcp, socket)) = self.media.ready(token) else {
+                return Ok(());
+            };
+            // Reports about earlier sends come this way, and are nobody's here.
+            let received = socket.receive(&mut self.receive, &mut self.received);
+            if received.is_err() || self.received.is_empty() {
+                break;
+            }
+            let now = self.now();
+            for received in &self.received {
+                let bytes = self.receive.buffer(received.buffer, received.len);
+                let (from, segment) = (received.from, received.segment);
+                self.core
+                    .handle_media(now, id, rtcp, from, bytes, segment, &mut self.tx);
+                if self.tx.is_full() {
+                    send_trains(&mut self.sockets, &self.tx.trains, &self.tx.buffer);
+                    self.tx.clear();
+                }
+            }
+        }
+        self.send_made();
+        Ok(())
+    }
+
+    /// Opens and closes media sockets as the core wants them.
+    fn serve_media(&mut self) {
+        while let Some(request) = self.core.poll_media() {
+            match request {
+                MediaRequest::Reserve { id, lan, ports } => {
+                    let reserved = self.media.reserve(&self.poll, id, lan, &ports).ok();
+                    let now = self.now();
+                    self.core.media_reserved(now, id, reserved, &mut self.rx);
+                    if let Some(tun) = &self.tun {
+                        write_tun(tun, &self.rx.tun, &[]);
+                    }
+                    send_trains(&mut self.sockets, &self.rx.tx.trains, &self.rx.tx.buffer);
+                    self.rx.clear();
+                }
+                MediaRequest::Release { id } => self.media.release(id),
+            }
+        }
     }
 
     fn send_made(&mut self) {

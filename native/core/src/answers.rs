@@ -5,7 +5,7 @@ use crate::api::*;
 use crate::buffers::RxBatch;
 use crate::core::Core;
 use crate::deliver::ports;
-use crate::flows::{LocalKey, WireKey};
+use crate::flows::{LocalKey, Watch, WireKey};
 use crate::icmp;
 use crate::stats::DropReason;
 use crate::time::Instant;
@@ -152,6 +152,10 @@ impl<A: Aead> Core<A> {
         };
         let index = self.flows.by_wire(&key).ok_or(DropReason::NotAFlow)?;
         let flow = self.flows.get_mut(index).ok_or(DropReason::NotAFlow)?;
+        if let Watch::Media(..) = flow.watch {
+            // The viewer's program has gone; its camera will notice by itself.
+            return Ok(());
+        }
         icmp::tell(&mut rx.tun, flow, report.class, report.value);
         if report.class == ErrorClass::Denied {
             let told = core::mem::replace(&mut flow.closed, true);

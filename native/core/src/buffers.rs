@@ -1,6 +1,7 @@
 //! Buffers that the shell lends: what the core wants sent and written. All are reused; nothing allocates once they have grown.
 
 use crate::api::Remote;
+use core::net::SocketAddr;
 use core::ops::Range;
 
 /// Equal-sized datagrams to one destination, lying one behind the other: one message with `UDP_SEGMENT`.
@@ -141,6 +142,43 @@ impl TunBatch {
     }
 }
 
+/// One datagram for a device, from a socket that the core asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaSend {
+    /// Number of the pair, and which of its sockets.
+    pub id: u32,
+    /// The one for RTCP.
+    pub rtcp: bool,
+    /// The device's port.
+    pub to: SocketAddr,
+    /// Where in [`MediaBatch::buffer`].
+    pub range: Range<usize>,
+}
+
+/// Datagrams for devices.
+#[derive(Default)]
+pub struct MediaBatch {
+    /// The datagrams' bytes.
+    pub buffer: Vec<u8>,
+    /// What to send, in order.
+    pub sends: Vec<MediaSend>,
+}
+
+impl MediaBatch {
+    /// After everything was sent.
+    pub fn clear(&mut self) {
+        self.buffer.clear();
+        self.sends.clear();
+    }
+
+    pub(crate) fn push(&mut self, id: u32, rtcp: bool, to: SocketAddr, datagram: &[u8]) {
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(datagram);
+        let range = start..self.buffer.len();
+        self.sends.push(MediaSend { id, rtcp, to, range });
+    }
+}
+
 /// What one receive buffer of datagrams turned into.
 #[derive(Default)]
 pub struct RxBatch {
@@ -150,6 +188,8 @@ pub struct RxBatch {
     pub tun: TunBatch,
     /// Datagrams that the core made in answer.
     pub tx: TxBatch,
+    /// Datagrams for devices, from media sockets.
+    pub media: MediaBatch,
 }
 
 impl RxBatch {
@@ -158,5 +198,6 @@ impl RxBatch {
         self.relays.clear();
         self.tun.clear();
         self.tx.clear();
+        self.media.clear();
     }
 }

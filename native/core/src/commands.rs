@@ -4,6 +4,7 @@ use crate::aead::Aead;
 use crate::api::*;
 use crate::buffers::TxBatch;
 use crate::core::Core;
+use crate::flows::Watch;
 use crate::keyed::{Direction, HopKey};
 use crate::replay::ReplayWindow;
 use crate::stats::{DropReason, Traffic};
@@ -59,6 +60,7 @@ impl<A: Aead> Core<A> {
         if done.is_none() {
             self.drops.count(DropReason::StaleCommand);
         }
+        self.rtsp_forget();
     }
 
     fn link_install(&mut self, now: Instant, keys: LinkKeys) -> Option<()> {
@@ -266,18 +268,24 @@ impl<A: Aead> Core<A> {
 
     /// Replaces what the far end may reach; flows that it may no longer have are cut.
     fn session_policy(&mut self, id: SessionId, policy: Policy) -> Option<()> {
-        self.sessions.get(&id.0)?;
+        let before = core::mem::take(&mut self.sessions.get_mut(&id.0)?.policy.inbound);
         let places: Vec<_> = policy.inbound.iter().map(|s| self.account_place(s.account)).collect();
         self.flows.remove_if(|flow| {
             if flow.wire.session != id {
                 return false;
             }
             let allowed = match (flow.inbound, flow.local.protocol) {
+                // It goes when the connection that agreed on it goes.
+                (true, protocol::UDP) if matches!(flow.watch, Watch::Media(..)) => true,
                 (true, protocol::TCP | protocol::UDP) => {
-                    let place = policy.inbound.iter().position(|s| {
+                    let of_flow = |s: &Service| {
                         (s.protocol, s.port, s.v6)
                             == (flow.local.protocol, flow.local.local_port, flow.local.own.is_ipv6())
-                    });
+                    };
+                    // Whoever reads a connection knows its device by address.
+                    let read = |s: &Service| s.rtsp.map(|lan| (lan, s.target));
+                    let old = before.iter().find(|s| of_flow(s)).and_then(read);
+                    let place = policy.inbound.iter().position(|s| of_flow(s) && read(s) == old);
                     flow.account = place.and_then(|place| places.get(place).copied().flatten());
                     place.is_some()
                 }
@@ -286,7 +294,11 @@ impl<A: Aead> Core<A> {
             };
             !allowed
         });
-        self.sessions.get_mut(&id.0)?.policy = policy;
+        let session = self.sessions.get_mut(&id.0)?;
+        session.policy = policy;
+        let ports = session.policy.rtsp_ports.clone();
+        self.rtsp_forget();
+        self.rtsp_policy(id, &ports);
         Some(())
     }
 

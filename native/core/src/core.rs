@@ -7,6 +7,7 @@ use crate::flows::Flows;
 use crate::gate::Gate;
 use crate::hash::{IdMap, KeyedMap, KeyedState};
 use crate::keyed::blake2b_256;
+use crate::rtsp::Rtsp;
 use crate::stats::*;
 use crate::tables::*;
 use crate::time::{Duration, Instant};
@@ -60,8 +61,10 @@ pub struct TunFeatures {
 /// 2. [`Core::handle_tun`] for every packet read from the TUN, sending [`TxBatch`](crate::TxBatch)'s trains before it fills;
 /// 3. [`Core::handle_datagrams`] for every buffer received, then sending relays, writing TUN packets and sending answers before that
 ///    buffer is used again;
-/// 4. [`Core::handle_timeout`] when [`Core::poll_timeout`] has come;
-/// 5. [`Core::poll_event`] until there is none.
+/// 4. [`Core::handle_media`] for what media sockets received, sending what it makes;
+/// 5. [`Core::handle_timeout`] when [`Core::poll_timeout`] has come;
+/// 6. [`Core::poll_media`] until there is none, answering with [`Core::media_reserved`];
+/// 7. [`Core::poll_event`] until there is none.
 ///
 /// The one invariant: nothing is delivered, forwarded or answered unless a command allowed it.
 pub struct Core<A: Aead> {
@@ -77,6 +80,7 @@ pub struct Core<A: Aead> {
     pub(crate) flows: Flows,
     pub(crate) fragments: Fragments,
     pub(crate) parts: Parts,
+    pub(crate) rtsp: Rtsp,
     pub(crate) accounts: Vec<ServiceStats>,
     pub(crate) ledger: Ledger,
     /// Packets and bytes forwarded for others.
@@ -108,6 +112,7 @@ impl<A: Aead> Core<A> {
             flows: Flows::new(state),
             fragments: Fragments::new(state),
             parts: Parts::new(state),
+            rtsp: Rtsp::default(),
             accounts: Vec::new(),
             ledger: Ledger::default(),
             relayed: (0, 0),
@@ -150,6 +155,8 @@ impl<A: Aead> Core<A> {
         let late = self.fragments.expire(now) + self.parts.expire(now);
         self.drops.add(DropReason::Unassembled, late as u64);
         self.flows.expire(now);
+        self.rtsp_forget();
+        self.rtsp_expire(now);
         self.labels.retain(|_, entry| {
             let limit = if entry.carried { LABEL_IDLE } else { LABEL_HALF_OPEN };
             matches!(entry.action, Action::Deliver(_)) || now.since(entry.valid) < limit
@@ -265,6 +272,7 @@ impl<A: Aead> Core<A> {
                 .values()
                 .filter(|l| matches!(l.action, Action::Forward(_)))
                 .count() as u64,
+            media: self.rtsp.open(),
             ledger: self.ledger,
             drops: DropReason::ALL
                 .iter()

@@ -2,11 +2,12 @@
 
 use crate::aead::{Aead, Sealed};
 use crate::api::*;
-use crate::buffers::RxBatch;
+use crate::buffers::{RxBatch, TunBatch};
 use crate::core::Core;
-use crate::flows::{FlowIndex, LocalKey, WireKey, side, tcp_flags};
+use crate::flows::{FlowIndex, LocalKey, Watch, WireKey, side, tcp_flags};
 use crate::merge::{Merge, Segment};
 use crate::receive::{Run, Valid, check_hop};
+use crate::rtsp::{Head, Seen, Verdict};
 use crate::stats::DropReason;
 use crate::tables::{KEY_LIFE, Path, within_rate};
 use crate::time::{Duration, Instant};
@@ -219,11 +220,125 @@ impl<A: Aead> Core<A> {
             Kind::Tcp => flow.note_tcp(now, bytes.get(13).copied().unwrap_or(0), side::THEIRS),
             _ => flow.last = now,
         }
-        let (local, account) = (flow.local, flow.account);
+        let (local, account, watch) = (flow.local, flow.account, flow.watch);
         let payload = segment.payload.len();
         self.account(account, payload, DATA_OVERHEAD + INNER_HEADER + bytes.len() - payload);
+        match watch {
+            Watch::Nobody | Watch::Opened => {}
+            Watch::Media(id, rtcp) => {
+                let payload = bytes.get(header_len..).unwrap_or(&[]);
+                return self.media_in(now, id, rtcp, payload, rx);
+            }
+            Watch::Rtsp(id) => {
+                if !self.watched_in(now, id, index, local, &segment, bytes, buffer, merge, rx)? {
+                    return Ok(());
+                }
+            }
+        }
         merge.push(&segment, index, local, buffer, self.config.tun, &mut rx.tun);
         Ok(())
+    }
+
+    /// A segment of a connection that the RTSP helper reads; whether it goes on as it is.
+    #[allow(clippy::too_many_arguments)]
+    fn watched_in(
+        &mut self,
+        now: Instant,
+        id: u32,
+        index: FlowIndex,
+        local: LocalKey,
+        segment: &Segment,
+        bytes: &[u8],
+        buffer: &[u8],
+        merge: &mut Merge,
+        rx: &mut RxBatch,
+    ) -> Result<bool, DropReason> {
+        let header = buffer.get(segment.header.clone()).ok_or(DropReason::BadInner)?;
+        let seen = Seen::new(header, bytes.get(header.len()..).unwrap_or(&[])).ok_or(DropReason::BadInner)?;
+        // Who opened the connection asks.
+        let asks = self.flows.get(index).is_some_and(|flow| flow.inbound);
+        let verdict = self.rtsp_segment(now, id, asks, seen);
+        if verdict == Verdict::Pass {
+            return Ok(true);
+        }
+        // Whatever is under construction goes first: nothing overtakes.
+        merge.finish(buffer, self.config.tun, &mut rx.tun);
+        match verdict {
+            Verdict::Pass => Ok(true),
+            Verdict::Drop => Err(DropReason::Rtsp),
+            Verdict::Cut => {
+                self.rtsp_cut(now, id, index, &mut rx.tx, &mut rx.tun);
+                Err(DropReason::Rtsp)
+            }
+            Verdict::Instead { seq, flags } => {
+                let mut head = Head {
+                    header: [0; 58],
+                    len: header.len().min(58),
+                    traffic_class: segment.traffic_class,
+                    hop_limit: segment.hop_limit,
+                };
+                head.header[..head.len].copy_from_slice(&header[..head.len]);
+                let out = core::mem::take(&mut self.rtsp.out);
+                self.write_tcp(&head, local, seq, flags, &out, &mut rx.tun);
+                self.rtsp.out = out;
+                self.rtsp_head(id, head);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Bytes of a TCP connection for the host, behind the headers of a segment that came.
+    pub(crate) fn write_tcp(
+        &mut self,
+        head: &Head,
+        local: LocalKey,
+        seq: u32,
+        flags: u8,
+        bytes: &[u8],
+        tun: &mut TunBatch,
+    ) {
+        let header = head.header.get(..head.len).unwrap_or(&[]);
+        let mut whole = core::mem::take(&mut self.scratch);
+        let (mut merge, first) = (Merge::default(), tun.writes.len());
+        whole.clear();
+        let cut = INNER_MAX - INNER_HEADER - 58;
+        let pieces = bytes.len().div_ceil(cut).max(1);
+        for index in 0..pieces {
+            let piece = bytes
+                .get(index * cut..bytes.len().min((index + 1) * cut))
+                .unwrap_or(&[]);
+            let at = whole.len();
+            whole.extend_from_slice(header);
+            whole.extend_from_slice(piece);
+            let seq = seq.wrapping_add((index * cut) as u32);
+            let last = index + 1 == pieces;
+            let bits = if last {
+                flags
+            } else {
+                flags & !(tcp_flags::FIN | tcp_flags::PSH)
+            };
+            if let Some(header) = whole.get_mut(at..at + 18) {
+                header[4..8].copy_from_slice(&seq.to_be_bytes());
+                header[13] = bits;
+            }
+        }
+        let mut at = 0;
+        for _ in 0..pieces {
+            let end = whole.len().min(at + header.len() + cut);
+            let segment = Segment {
+                kind: Kind::Tcp,
+                session: SessionId(0),
+                traffic_class: head.traffic_class,
+                hop_limit: head.hop_limit,
+                header: at..at + header.len(),
+                payload: at + header.len()..end,
+            };
+            merge.push(&segment, FlowIndex::NONE, local, &whole, self.config.tun, tun);
+            at = end;
+        }
+        merge.finish(&whole, self.config.tun, tun);
+        tun.copy_pieces(first, &whole);
+        self.scratch = whole;
     }
 
     /// The flow of a packet from the wire, made if policy lists the service; else refused, and said so. `None`: a TCP segment of no flow
@@ -280,10 +395,15 @@ impl<A: Aead> Core<A> {
             remote_port: source,
         };
         let account = self.account_place(service.account);
-        self.flows
+        let index = self
+            .flows
             .add(now, local, id, true, account)
-            .map(Some)
-            .ok_or(DropReason::TooManyFlows)
+            .ok_or(DropReason::TooManyFlows)?;
+        if !self.watch_service(now, index, &service) {
+            self.flows.remove_wire(&key);
+            return Err(DropReason::TooManyFlows);
+        }
+        Ok(Some(index))
     }
 
     /// Shows a segment to the host by each of the session's pairs of addresses. A host that has the connection answers, and its answer makes

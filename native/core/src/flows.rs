@@ -40,6 +40,19 @@ pub struct WireKey {
     pub remote_port: u16,
 }
 
+/// Who looks at a flow's packets besides us: one comparison on the data path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Watch {
+    #[default]
+    Nobody,
+    /// The RTSP helper reads this TCP connection; its number there.
+    Rtsp(u32),
+    /// Media that an RTSP connection agreed on: at the gateway the number of its sockets, and whether these are RTCP's.
+    Media(u32, bool),
+    /// The same at the viewer, whose program has sockets of its own.
+    Opened,
+}
+
 /// One flow.
 #[derive(Clone, Debug)]
 pub struct Flow {
@@ -58,6 +71,7 @@ pub struct Flow {
     /// TCP: sequence number behind the last byte that our side sent, and what it acknowledged last; for resets that we make.
     pub next_seq: u32,
     pub acked: u32,
+    pub watch: Watch,
 }
 
 /// Sides of a flow.
@@ -86,6 +100,8 @@ pub struct Flows {
     of_session: IdMap<u32, u32>,
     /// Where the search for a place to give up goes on.
     cursor: usize,
+    /// RTSP connections whose flow was removed, for the helper to follow.
+    pub unwatched: Vec<u32>,
 }
 
 impl Flows {
@@ -97,6 +113,7 @@ impl Flows {
             wire: KeyedMap::with_hasher(state),
             of_session: IdMap::default(),
             cursor: 0,
+            unwatched: Vec::new(),
         }
     }
 
@@ -139,6 +156,9 @@ impl Flows {
             wire_port: local.local_port,
             remote_port: local.remote_port,
         };
+        if self.local.contains_key(&local) {
+            return None;
+        }
         if self.wire.contains_key(&wire) {
             if inbound {
                 return None;
@@ -165,6 +185,7 @@ impl Flows {
             closed: false,
             next_seq: 0,
             acked: 0,
+            watch: Watch::Nobody,
         };
         let index = match self.free.pop() {
             Some(index) => index,
@@ -180,6 +201,30 @@ impl Flows {
         Some(FlowIndex(index))
     }
 
+    /// Adds a flow whose ports are the same on the wire, and which somebody watches; `None` when these are taken.
+    pub fn add_watched(
+        &mut self,
+        now: Instant,
+        local: LocalKey,
+        session: SessionId,
+        inbound: bool,
+        account: Option<u32>,
+        watch: Watch,
+    ) -> Option<WireKey> {
+        let wire = WireKey {
+            session,
+            protocol: local.protocol,
+            wire_port: local.local_port,
+            remote_port: local.remote_port,
+        };
+        if self.wire.contains_key(&wire) {
+            return None;
+        }
+        let index = self.add(now, local, session, inbound, account)?;
+        self.get_mut(index)?.watch = watch;
+        Some(wire)
+    }
+
     /// Removes the flows for which `gone` says so; it may change those that stay.
     pub fn remove_if(&mut self, mut gone: impl FnMut(&mut Flow) -> bool) {
         for index in 0..self.slab.len() {
@@ -189,10 +234,20 @@ impl Flows {
         }
     }
 
+    /// Removes one flow.
+    pub fn remove_wire(&mut self, key: &WireKey) {
+        if let Some(&index) = self.wire.get(key) {
+            self.remove(index as usize);
+        }
+    }
+
     fn remove(&mut self, index: usize) {
         let Some(flow) = self.slab.get_mut(index).and_then(Option::take) else {
             return;
         };
+        if let Watch::Rtsp(watched) = flow.watch {
+            self.unwatched.push(watched);
+        }
         self.local.remove(&flow.local);
         self.wire.remove(&flow.wire);
         if let Some(count) = self.of_session.get_mut(&flow.wire.session.0) {
@@ -264,6 +319,8 @@ impl Flow {
             protocol::TCP if self.closed || self.finished == BOTH => TCP_CLOSED,
             protocol::TCP if self.spoken != BOTH => TCP_OPENING,
             protocol::TCP => TCP_IDLE,
+            // Media may pause; they end with the connection that agreed on them.
+            protocol::UDP if self.watch != Watch::Nobody => TCP_IDLE,
             protocol::UDP => UDP_IDLE,
             _ => ECHO_IDLE,
         }

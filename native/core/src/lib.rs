@@ -20,6 +20,7 @@ mod merge;
 mod outbound;
 mod receive;
 mod replay;
+mod rtsp;
 mod seal;
 mod stats;
 mod tables;
@@ -31,7 +32,10 @@ pub use api::{
     Command, Event, Generation, Hop, Label, LinkId, LinkKeys, Pair, PathId, PathKeys, Policy, Remote, Service,
     SessionId,
 };
-pub use buffers::{RxBatch, TRAIN_BYTES, TRAIN_SEGMENTS, TX_ROOM, Train, TunBatch, TunWrite, TxBatch};
+pub use buffers::{
+    MediaBatch, MediaSend, RxBatch, TRAIN_BYTES, TRAIN_SEGMENTS, TX_ROOM, Train, TunBatch, TunWrite, TxBatch,
+};
 pub use replay::{ReplayWindow, WINDOW};
+pub use rtsp::MediaRequest;
 pub use stats::{DropReason, Ledger, LinkStats, ServiceStats, SessionStats, Stats, Traffic};
 pub use time::{Duration, Instant};

@@ -1,10 +1,12 @@
 //! From the TUN to the wire: find the session, take headers away, cut, seal.
 
 use crate::aead::Aead;
+use crate::api::SessionId;
 use crate::buffers::{TunBatch, TxBatch};
 use crate::core::Core;
-use crate::flows::{FlowIndex, LocalKey, side, tcp_flags};
+use crate::flows::{FlowIndex, LocalKey, Watch, WireKey, side, tcp_flags};
 use crate::icmp;
+use crate::rtsp::{Seen, Verdict};
 use crate::stats::DropReason;
 use crate::time::Instant;
 use crate::wire::*;
@@ -45,7 +47,7 @@ impl<A: Aead> Core<A> {
         }
         verify_checksum(vnet, &ip, bytes)?;
         let result = match ip.transport {
-            Transport::Tcp { header } => self.outbound_tcp(now, vnet, &ip, bytes, header, tx),
+            Transport::Tcp { header } => self.outbound_tcp(now, vnet, &ip, bytes, header, tx, tun),
             Transport::Udp => self.outbound_udp(now, vnet, &ip, packet, bytes, tx, tun),
             Transport::Icmp => self.outbound_icmp(now, &ip, bytes, tx),
             Transport::Fragment { .. } => Err(DropReason::NotCarried),
@@ -70,18 +72,29 @@ impl<A: Aead> Core<A> {
         let service = policy
             .inbound
             .iter()
-            .find(|s| s.protocol == key.protocol && s.port == key.local_port);
+            .find(|s| s.protocol == key.protocol && s.port == key.local_port)
+            .copied()
+            .filter(|_| reply);
         let (inbound, account) = match service {
-            Some(service) if reply => (true, Some(service.account)),
+            Some(service) => (true, Some(service.account)),
             _ if policy.outbound => (false, None),
             _ => return Err(DropReason::OutboundNotAllowed),
         };
         let place = account.and_then(|account| self.account_place(account));
-        self.flows
+        let index = self
+            .flows
             .add(now, key, id, inbound, place)
-            .ok_or(DropReason::TooManyFlows)
+            .ok_or(DropReason::TooManyFlows)?;
+        if let Some(service) = service
+            && !self.watch_service(now, index, &service)
+        {
+            self.flows.remove_if(|flow| flow.local == key);
+            return Err(DropReason::TooManyFlows);
+        }
+        Ok(index)
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn outbound_tcp(
         &mut self,
         now: Instant,
@@ -90,6 +103,7 @@ impl<A: Aead> Core<A> {
         bytes: &[u8],
         header_len: usize,
         tx: &mut TxBatch,
+        tun: &mut TunBatch,
     ) -> Result<(), DropReason> {
         let (header, payload) = bytes.split_at_checked(header_len).ok_or(DropReason::NotCarried)?;
         let (&fixed, options) = header.split_first_chunk::<20>().ok_or(DropReason::NotCarried)?;
@@ -107,6 +121,9 @@ impl<A: Aead> Core<A> {
             return Err(DropReason::NotAFlow);
         }
         let index = self.local_flow(now, key, !opens)?;
+        if opens {
+            self.watch_program(now, index);
+        }
         let seq = u32::from_be_bytes([q0, q1, q2, q3]);
         let flow = self.flows.get_mut(index).ok_or(DropReason::NotAFlow)?;
         flow.note_tcp(now, flags, side::OURS);
@@ -114,10 +131,55 @@ impl<A: Aead> Core<A> {
         flow.next_seq = seq.wrapping_add(payload.len() as u32).wrapping_add(control);
         flow.acked = u32::from_be_bytes([a0, a1, a2, a3]);
         let (wire, account) = (flow.wire, flow.account);
+        let mut segment = Outgoing { seq, flags, payload };
+        let mut out = Vec::new();
+        if let Watch::Rtsp(id) = flow.watch {
+            // Who opened the connection asks.
+            let asks = !flow.inbound;
+            let seen = Seen::new(header, payload).ok_or(DropReason::NotCarried)?;
+            match self.rtsp_segment(now, id, asks, seen) {
+                Verdict::Pass => {}
+                Verdict::Instead { seq, flags } => {
+                    out = core::mem::take(&mut self.rtsp.out);
+                    segment = Outgoing {
+                        seq,
+                        flags,
+                        payload: &out,
+                    };
+                }
+                Verdict::Drop => return Err(DropReason::Rtsp),
+                Verdict::Cut => {
+                    self.rtsp_cut(now, id, index, tx, tun);
+                    return Err(DropReason::Rtsp);
+                }
+            }
+        }
+        let payload = segment.payload.len();
+        let result = self.seal_segment(now, vnet, ip, wire, &fixed, options, segment, tx);
+        if out.capacity() > 0 {
+            self.rtsp.out = out;
+        }
+        let sent = result?;
+        self.account(account, payload, sent.saturating_sub(payload));
+        Ok(())
+    }
 
+    /// Cuts and seals a TCP segment. Returns bytes sent.
+    #[allow(clippy::too_many_arguments)]
+    fn seal_segment(
+        &mut self,
+        now: Instant,
+        vnet: VnetHeader,
+        ip: &IpPacket,
+        wire: WireKey,
+        fixed: &[u8; 20],
+        options: &[u8],
+        Outgoing { seq, flags, payload }: Outgoing,
+        tx: &mut TxBatch,
+    ) -> Result<usize, DropReason> {
         // Inner header, then the TCP header without its checksum.
         let mut template = [0u8; INNER_HEADER + 58];
-        let template_len = INNER_HEADER + header_len - 2;
+        let template_len = INNER_HEADER + 18 + options.len();
         let inner = InnerHeader {
             kind: Kind::Tcp,
             traffic_class: ip.traffic_class,
@@ -139,7 +201,7 @@ impl<A: Aead> Core<A> {
             _ => most,
         };
         let template = &template[..template_len];
-        let sent = self.seal_cut(now, wire.session, template, payload, cut, tx, |segment, index, last| {
+        self.seal_cut(now, wire.session, template, payload, cut, tx, |segment, index, last| {
             segment[8..12].copy_from_slice(&seq.wrapping_add((index * cut) as u32).to_be_bytes());
             let mut bits = flags;
             if !last {
@@ -149,9 +211,7 @@ impl<A: Aead> Core<A> {
                 bits &= !tcp_flags::CWR;
             }
             segment[17] = bits;
-        })?;
-        self.account(account, payload.len(), sent.saturating_sub(payload.len()));
-        Ok(())
+        })
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -175,17 +235,17 @@ impl<A: Aead> Core<A> {
         };
         let index = self.local_flow(now, key, false)?;
         let flow = self.flows.get_mut(index).ok_or(DropReason::NotAFlow)?;
+        if let Watch::Media(..) = flow.watch {
+            // A camera's, which come by their own sockets.
+            return Err(DropReason::NotAFlow);
+        }
         flow.last = now;
         let (wire, account) = (flow.wire, flow.account);
-        let mut template = [0u8; INNER_HEADER + 4];
         let inner = InnerHeader {
             kind: Kind::Udp,
             traffic_class: ip.traffic_class,
             hop_limit: ip.hop_limit,
         };
-        template[..4].copy_from_slice(&inner.bytes());
-        template[4..6].copy_from_slice(&wire.wire_port.to_be_bytes());
-        template[6..8].copy_from_slice(&wire.remote_port.to_be_bytes());
         let many = vnet.gso_type & !gso::ECN == gso::UDP_L4 && vnet.gso_size > 0;
         let (payload, size) = if many {
             (payload, usize::from(vnet.gso_size))
@@ -195,17 +255,42 @@ impl<A: Aead> Core<A> {
             let payload = payload.get(..length).ok_or(DropReason::NotCarried)?;
             (payload, payload.len())
         };
+        let ports = (wire.wire_port, wire.remote_port);
+        let result = self.seal_datagrams(now, wire.session, account, inner, ports, payload, size, tx);
+        if result == Err(DropReason::TooLong) {
+            icmp::too_big(tun, ip, packet, LONGEST - INNER_HEADER - 4 + 28);
+        }
+        result
+    }
+
+    /// Seals UDP datagrams of `size` bytes (the last may be shorter), from the first port to the second.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn seal_datagrams(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        account: Option<u32>,
+        inner: InnerHeader,
+        (source, destination): (u16, u16),
+        payload: &[u8],
+        size: usize,
+        tx: &mut TxBatch,
+    ) -> Result<(), DropReason> {
+        let mut template = [0u8; INNER_HEADER + 4];
+        template[..4].copy_from_slice(&inner.bytes());
+        template[4..6].copy_from_slice(&source.to_be_bytes());
+        template[6..8].copy_from_slice(&destination.to_be_bytes());
+        let size = size.max(1);
         if template.len() + size <= INNER_MAX {
-            let sent = self.seal_cut(now, wire.session, &template, payload, size.max(1), tx, |_, _, _| ())?;
+            let sent = self.seal_cut(now, session, &template, payload, size, tx, |_, _, _| ())?;
             self.account(account, payload.len(), sent.saturating_sub(payload.len()));
             return Ok(());
         }
         for datagram in payload.chunks(size) {
             if template.len() + datagram.len() > LONGEST {
-                icmp::too_big(tun, ip, packet, LONGEST - template.len() + 28);
                 return Err(DropReason::TooLong);
             }
-            let sent = self.seal_in_parts(now, wire.session, &template, datagram, tx)?;
+            let sent = self.seal_in_parts(now, session, &template, datagram, tx)?;
             self.account(account, datagram.len(), sent.saturating_sub(datagram.len()));
         }
         Ok(())
@@ -274,6 +359,13 @@ impl<A: Aead> Core<A> {
         }
         Ok(())
     }
+}
+
+/// Sequence number, flags and payload of a segment on its way out.
+struct Outgoing<'a> {
+    seq: u32,
+    flags: u8,
+    payload: &'a [u8],
 }
 
 /// Checksums aren't sent, so they must be known good: begun only (ours to finish), vouched for by the kernel, or verified here.

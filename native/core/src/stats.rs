@@ -141,6 +141,8 @@ pub struct Stats {
     pub relay_packets: u64,
     pub relay_bytes: u64,
     pub relay_labels: u64,
+    /// Streams set up by RTSP whose datagrams may pass, at a gateway and at a viewer.
+    pub media: u64,
     pub ledger: Ledger,
     pub drops: Vec<(&'static str, u64)>,
 }

@@ -1,5 +1,7 @@
 //! Wycheproof's ChaCha20-Poly1305 vectors (test/vectors/wycheproof), through every implementation that is compiled in.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use serde::Deserialize;
 use thicket_core::aead::{Aead, Portable};
 
