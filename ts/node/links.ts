@@ -218,7 +218,8 @@ export class Links {
     if (this.#closed) return;
     const now = this.#o.clock.now();
     for (const calling of this.#calling.values()) {
-      if (!this.#byKey.has(calling.address.key) && !calling.resolving && now >= calling.nextAt) this.#call(calling, now);
+      if (!this.#callWanted(calling, now)) this.#callOff(calling);
+      else if (!calling.resolving && now >= calling.nextAt) this.#call(calling, now);
     }
     for (const pending of [...this.#pending.values()]) if (now - pending.at >= HALF_OPEN) this.#forget(pending);
     if (this.#byKey.size === 0) return;
@@ -243,6 +244,20 @@ export class Links {
   }
 
   // ── dialling ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** A parent without a link is called; so is one that doesn't answer, since it may have started anew: its link stays until that is known. */
+  #callWanted(calling: Calling, now: Milliseconds): boolean {
+    const entry = this.#byKey.get(calling.address.key);
+    return entry === undefined || entry.liveness.doubtful(now);
+  }
+
+  /** The parent has answered over its link after all. */
+  #callOff(calling: Calling): void {
+    if (calling.initiation === undefined) return;
+    calling.initiation = undefined;
+    calling.tries = 0;
+    calling.nextAt = ms(0);
+  }
 
   #call(calling: Calling, now: Milliseconds): void {
     if (calling.remote === undefined || calling.tries >= TRIES_PER_ADDRESS) {
@@ -305,7 +320,7 @@ export class Links {
     const index = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getUint32(type === 3 ? 4 : 8);
     for (const calling of this.#calling.values()) {
       const { initiation } = calling;
-      if (initiation === undefined || calling.index !== index || this.#byKey.has(calling.address.key)) continue;
+      if (initiation === undefined || calling.index !== index) continue;
       if (type === 3) {
         if (initiation.cookie(bytes)) calling.nextAt = this.#o.clock.now();
         return;
@@ -318,6 +333,13 @@ export class Links {
         calling.nextAt = ms(0);
         return;
       }
+      const live = this.#byKey.get(calling.address.key);
+      if (live !== undefined && live.link.epoch === result.epoch) {
+        // The same program as before holds the link's keys still: only datagrams were lost, and probes decide.
+        calling.nextAt = ms(this.#o.clock.now() + RETRY_LONGEST);
+        return;
+      }
+      if (live !== undefined) this.#drop(live, 'the neighbour has started anew', false);
       this.#adoptParent(calling, socket, from, result);
       return;
     }

@@ -18,6 +18,8 @@ const PROBE_EVERY = ms(400);
 const KEEP_ALIVE = ms(25_000);
 /** The round trip is measured at least this often while a link carries anything. */
 const MEASURE = ms(10_000);
+/** An answer this late, or three round trips late, is one to doubt the far end for. */
+const DOUBT = ms(500);
 /** Nobody waits longer for an answer. */
 const FORGET = ms(10_000);
 
@@ -38,6 +40,8 @@ export class Liveness {
   #probes: Probe[] = [];
   #unanswered = 0;
   #askedAt: Milliseconds;
+  /** When the first of the unanswered questions was asked. */
+  #openSince: Milliseconds;
   #answeredAt: Milliseconds;
   #rtt: number | undefined;
 
@@ -45,6 +49,7 @@ export class Liveness {
     this.#random = random;
     this.#silence = new Silence(now);
     this.#askedAt = ms(now - MEASURE);
+    this.#openSince = now;
     this.#answeredAt = now;
   }
 
@@ -65,15 +70,18 @@ export class Liveness {
 
   /** What to send at once over new keys: a question, so that the far end confirms and the round trip is known. */
   probeNow(now: Milliseconds): { readonly bytes: Uint8Array }[] {
-    this.#askedAt = now;
-    this.#unanswered += 1;
-    return [{ bytes: this.#probe(now, undefined) }];
+    return [{ bytes: this.#question(now) }];
   }
 
   /** A question to another address from which a valid frame came; at most one a second. */
   addressProbe(now: Milliseconds, address: SocketAddress): Uint8Array | undefined {
     const recent = this.#probes.some((p) => p.address !== undefined && now - p.sentAt < ANSWER_WITHIN);
     return recent ? undefined : this.#probe(now, address);
+  }
+
+  /** Whether the far end is late with an answer: not dead yet, but perhaps started anew, without the keys that would let it answer. */
+  doubtful(now: Milliseconds): boolean {
+    return this.#unanswered > 0 && now - this.#openSince >= Math.max(DOUBT, 3 * (this.#rtt ?? 0));
   }
 
   /** Returns the probed address when the answered question was an address probe. */
@@ -105,9 +113,14 @@ export class Liveness {
   }
 
   #ask(now: Milliseconds, keepAlive: boolean): LivenessVerdict {
+    return { dead: false, frames: [{ bytes: this.#question(now), keepAlive }] };
+  }
+
+  #question(now: Milliseconds): Uint8Array {
+    if (this.#unanswered === 0) this.#openSince = now;
     this.#unanswered += 1;
     this.#askedAt = now;
-    return { dead: false, frames: [{ bytes: this.#probe(now, undefined), keepAlive }] };
+    return this.#probe(now, undefined);
   }
 
   #probe(now: Milliseconds, address: SocketAddress | undefined): Uint8Array {
