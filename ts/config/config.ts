@@ -89,6 +89,12 @@ export function changedRestartKeys(before: Config, after: Config): string[] {
   return RESTART_KEYS.filter((key) => JSON.stringify(parts(before)[key]) !== JSON.stringify(parts(after)[key]));
 }
 
+/** `after` as far as a node that runs with `before` can be it: those keys keep their values. */
+export function keepRestartKeys(before: Config, after: Config): Config {
+  const { listen, allowUnrelayed, interface: tun, dns, control } = before;
+  return { ...after, listen, allowUnrelayed, interface: tun, dns, control };
+}
+
 type Path = readonly PropertyKey[];
 
 /** Where in the file something stands, for messages. */

@@ -3,6 +3,7 @@ export {
   changedRestartKeys,
   type EndpointConfig,
   type ForwardConfig,
+  keepRestartKeys,
   parseConfig,
   RESTART_KEYS,
   type RelayFor,

@@ -8,7 +8,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { Logger } from 'pino';
-import { type Change, type Config, changedRestartKeys, type LocalChanges, readConfig } from '../config/index.js';
+import { type Change, type Config, changedRestartKeys, keepRestartKeys, type LocalChanges, readConfig } from '../config/index.js';
 import { type ReloadDocument, SCHEMA } from '../control/index.js';
 import type { DataPlaneEvent } from '../dataplane/index.js';
 import { describe, isThicketError, ThicketError } from '../errors.js';
@@ -130,18 +130,21 @@ export class Node implements RunningNode {
 
   reload(): Promise<ReloadDocument> {
     return this.#inTurn(async () => {
-      const next = readConfig(this.#p.configFile, this.#p.stateFolder);
-      const before = { membership: this.#membership, file: this.#fileConfig };
+      const wanted = readConfig(this.#p.configFile, this.#p.stateFolder);
+      // What needs a restart stays as this node was started, whatever reloads there were: it acts and reports as it runs.
+      const started = this.#p.fileConfig;
+      const next = keepRestartKeys(started, wanted);
+      const before = this.#membership;
       this.#membership = this.#p.store.membership(this.#clock.wallSeconds());
       try {
         await this.#apply(this.#p.local.join(next));
       } catch (error) {
-        this.#membership = before.membership;
+        this.#membership = before;
         throw error;
       }
       this.#fileConfig = next;
       this.#p.log.info('the configuration was read again');
-      return { schema: SCHEMA, restart: changedRestartKeys(before.file, next) };
+      return { schema: SCHEMA, restart: changedRestartKeys(started, wanted) };
     });
   }
 
