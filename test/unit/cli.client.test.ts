@@ -1,4 +1,6 @@
 /** The commands that talk to a node, against the real control server with a host made for the purpose. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { ControlClient } from '../../ts/control/client.js';
@@ -203,6 +205,18 @@ describe('ping', () => {
     host.pings.push(new ThicketError('NOT_FOUND', 'nobody is called x in that network: is its gateway up?'));
     expect(await shell.refused(['ping', 'x.home', '-c', '4'])).toBe('nobody is called x in that network: is its gateway up?');
     expect(host.calls).toHaveLength(1);
+  });
+
+  test('goes on and ends with code 0 when its reader has gone', async () => {
+    const env = { ...process.env, THICKET_STATE: shell.state, NODE_OPTIONS: '' };
+    const child = spawn(process.execPath, [thicketProgram, 'ping', 'camera.home', '-c', '2'], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+    child.stdout.destroy();
+    let stderr = '';
+    child.stderr.on('data', (chunk: Buffer) => {
+      stderr += chunk.toString();
+    });
+    const [code] = await once(child, 'close');
+    expect({ code, stderr, calls: host.calls.length }).toEqual({ code: 0, stderr: '', calls: 2 });
   });
 
   test('an interrupt ends it with the summary so far', async () => {
