@@ -246,6 +246,10 @@ impl<A: Aead> Core<A> {
         // Set up again, with other ports perhaps.
         self.close(watched, |open| open.path == path);
         let gateway = watched.service.is_some();
+        for (theirs, ours) in [(client.0, server.0), (client.1, server.1)] {
+            let (wire_port, remote_port) = if gateway { (ours, theirs) } else { (theirs, ours) };
+            self.replace(watched, wire_port, remote_port);
+        }
         let mut add = |theirs: u16, ours: u16, watch| {
             let local = LocalKey {
                 protocol: protocol::UDP,
@@ -282,6 +286,28 @@ impl<A: Aead> Core<A> {
                 if let Some(id) = media {
                     self.release(id);
                 }
+            }
+        }
+    }
+
+    /// A player that lost its connection comes again with the same ports: the new one gets them.
+    fn replace(&mut self, watched: &mut Watched, wire_port: u16, remote_port: u16) {
+        let wire = WireKey {
+            session: watched.session,
+            protocol: protocol::UDP,
+            wire_port,
+            remote_port,
+        };
+        let uses = |open: &Open| open.rtp == wire || open.rtcp == wire;
+        self.close(watched, uses);
+        for index in 0..self.rtsp.watched.len() as u32 {
+            let theirs = self
+                .rtsp
+                .get_mut(index)
+                .is_some_and(|other| other.open.iter().any(uses));
+            if let Some(mut other) = theirs.then(|| self.rtsp.take(index)).flatten() {
+                self.close(&mut other, uses);
+                self.rtsp.put(index, other);
             }
         }
     }

@@ -1,0 +1,1015 @@
+//! RTSP with media over UDP: two viewers – relay – gateway over simulated links with one virtual clock, and a scripted camera behind the gateway.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use core::net::{IpAddr, SocketAddr};
+use thicket_core::aead::Portable;
+use thicket_core::wire::*;
+use thicket_core::*;
+
+type Node = Core<Portable>;
+
+const ANN: usize = 0;
+const BOB: usize = 1;
+const RELAY: usize = 2;
+const GATEWAY: usize = 3;
+
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+const FIN: u8 = 1;
+
+const CAMERA: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(192, 168, 1, 20));
+const LAN: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(192, 168, 1, 1));
+
+const RTSP: Service = Service {
+    protocol: protocol::TCP,
+    port: 554,
+    v6: false,
+    target: SocketAddr::new(CAMERA, 8554),
+    account: 1,
+    rtsp: Some(LAN),
+};
+
+struct Lab {
+    nodes: Vec<Node>,
+    now: Instant,
+    slot: u8,
+    wire: Vec<(usize, usize, Vec<u8>)>,
+    tun: Vec<Vec<(VnetHeader, Vec<u8>)>>,
+    /// Pairs of sockets at the gateway: number and RTP's port.
+    sockets: Vec<(u32, u16)>,
+    released: Vec<u32>,
+    /// Whether the gateway's shell answers reservations, and whether it finds ports.
+    answers: bool,
+    finds: bool,
+    /// What the camera's sockets got: its port, and the bytes.
+    camera: Vec<(u32, bool, SocketAddr, Vec<u8>)>,
+}
+
+fn address(node: usize) -> SocketAddr {
+    ([192, 0, 2, node as u8 + 1], 7117).into()
+}
+
+fn remote(node: usize) -> Remote {
+    Remote {
+        socket: 0,
+        address: address(node),
+    }
+}
+
+fn ip(last: u8) -> IpAddr {
+    [198, 18, 0, last].into()
+}
+
+fn hop(link: u32, label: u32) -> Hop {
+    Hop {
+        link: LinkId(link),
+        label: Label(label),
+        generation: Generation(link),
+    }
+}
+
+fn link_keys(link: u32, to: usize, child: bool) -> Command {
+    let (up, down) = ([link as u8; 32], [link as u8 + 100; 32]);
+    Command::LinkInstall(LinkKeys {
+        link: LinkId(link),
+        generation: Generation(link),
+        remote: remote(to),
+        initiator: child,
+        receive_index: if child { 10 + link } else { 20 + link },
+        send_index: if child { 20 + link } else { 10 + link },
+        send_key: if child { up } else { down },
+        receive_key: if child { down } else { up },
+        hop_secret: [link as u8 + 50; 32],
+        confirmed: true,
+    })
+}
+
+/// The gateway's session with a viewer.
+fn session_of(viewer: usize) -> u32 {
+    6 + viewer as u32
+}
+
+/// The viewer's address as the gateway's host knows it.
+fn known_as(viewer: usize) -> IpAddr {
+    ip(88 + viewer as u8)
+}
+
+impl Lab {
+    fn new() -> Self {
+        let nodes = (0..4)
+            .map(|i| {
+                Node::new(CoreConfig {
+                    node_key: [i as u8; 32],
+                    listening: i == RELAY,
+                    tun: TunFeatures {
+                        checksum: true,
+                        tso: true,
+                        uso: true,
+                    },
+                    seed: [i as u8 + 9; 32],
+                })
+            })
+            .collect();
+        let mut lab = Self {
+            nodes,
+            now: Instant::from_micros(1_000_000),
+            slot: 0,
+            wire: Vec::new(),
+            tun: vec![Vec::new(); 4],
+            sockets: Vec::new(),
+            released: Vec::new(),
+            answers: true,
+            finds: true,
+            camera: Vec::new(),
+        };
+        lab.command(GATEWAY, link_keys(9, RELAY, true));
+        lab.command(RELAY, link_keys(9, GATEWAY, false));
+        for viewer in [ANN, BOB] {
+            let link = 1 + viewer as u32;
+            let label = 1_000 * link;
+            lab.command(viewer, link_keys(link, RELAY, true));
+            lab.command(RELAY, link_keys(link, viewer, false));
+            let (out, back) = ([60 + viewer as u8; 32], [70 + viewer as u8; 32]);
+            for (ingress, egress) in [
+                (hop(link, label + 1), hop(9, label + 2)),
+                (hop(9, label + 3), hop(link, label)),
+            ] {
+                lab.command(RELAY, Command::LabelForward { ingress, egress });
+            }
+            let v6 = Some(("fd00::1".parse().unwrap(), "fd00::9".parse().unwrap()));
+            lab.session(
+                viewer,
+                5,
+                Pair {
+                    v4: Some((ip(1), ip(9))),
+                    v6,
+                },
+            );
+            lab.session(
+                GATEWAY,
+                session_of(viewer),
+                Pair {
+                    v4: Some((ip(77), known_as(viewer))),
+                    v6: None,
+                },
+            );
+            lab.path(viewer, 5, hop(link, label), hop(link, label + 1), out, back);
+            let session = session_of(viewer);
+            lab.path(GATEWAY, session, hop(9, label + 2), hop(9, label + 3), back, out);
+            lab.watches(viewer, vec![554]);
+            lab.allows(viewer, vec![RTSP]);
+        }
+        lab
+    }
+
+    fn session(&mut self, node: usize, session: u32, pair: Pair) {
+        let session = SessionId(session);
+        self.command(node, Command::SessionOpen { session, pair });
+    }
+
+    fn path(
+        &mut self,
+        node: usize,
+        session: u32,
+        ingress: Hop,
+        egress: Hop,
+        send_key: [u8; 32],
+        receive_key: [u8; 32],
+    ) {
+        let keys = PathKeys {
+            path: PathId(session),
+            session: SessionId(session),
+            ingress,
+            egress,
+            send_key,
+            receive_key,
+            confirmed: true,
+        };
+        self.command(node, Command::PathInstall(keys));
+    }
+
+    fn policy(&mut self, node: usize, session: u32, policy: Policy) {
+        let session = SessionId(session);
+        self.command(node, Command::SessionPolicy { session, policy });
+    }
+
+    fn watches(&mut self, viewer: usize, rtsp_ports: Vec<u16>) {
+        let policy = Policy {
+            outbound: true,
+            rtsp_ports,
+            ..Policy::default()
+        };
+        self.policy(viewer, 5, policy);
+    }
+
+    fn allows(&mut self, viewer: usize, inbound: Vec<Service>) {
+        let policy = Policy {
+            inbound,
+            ..Policy::default()
+        };
+        self.policy(GATEWAY, session_of(viewer), policy);
+    }
+
+    fn command(&mut self, node: usize, command: Command) {
+        let mut tx = TxBatch::default();
+        self.nodes[node].command(self.now, command, &mut tx);
+        self.send(node, &tx);
+        self.serve(node);
+    }
+
+    fn send(&mut self, from: usize, tx: &TxBatch) {
+        for train in &tx.trains {
+            for datagram in tx.buffer[train.range.clone()].chunks(train.segment) {
+                let to = (0..4).find(|&n| address(n) == train.remote.address).unwrap();
+                self.wire.push((from, to, datagram.to_vec()));
+            }
+        }
+    }
+
+    fn tun_in(&mut self, node: usize, vnet: VnetHeader, packet: &[u8]) {
+        let (mut tx, mut tun) = (TxBatch::default(), TunBatch::default());
+        self.nodes[node].handle_tun(self.now, vnet, packet, &mut tx, &mut tun);
+        self.send(node, &tx);
+        self.take_tun(node, &tun, &[]);
+        self.serve(node);
+        self.run();
+    }
+
+    fn take_tun(&mut self, node: usize, tun: &TunBatch, buffer: &[u8]) {
+        for write in &tun.writes {
+            let head = &tun.heads[write.head.clone()];
+            let vnet = VnetHeader::parse(head.first_chunk().unwrap());
+            let mut packet = head[VNET_HEADER..].to_vec();
+            for piece in &tun.pieces[write.pieces.clone()] {
+                packet.extend_from_slice(&buffer[piece.clone()]);
+            }
+            self.tun[node].push((vnet, packet));
+        }
+    }
+
+    /// The shell's part in media.
+    fn serve(&mut self, node: usize) {
+        while let Some(request) = self.nodes[node].poll_media() {
+            assert_eq!(node, GATEWAY, "viewers have no sockets");
+            match request {
+                MediaRequest::Reserve { id, lan, ports } => {
+                    assert_eq!(lan, LAN);
+                    let port = ports.start().next_multiple_of(2) + 2 * self.sockets.len() as u16;
+                    self.sockets.push((id, port));
+                    if self.answers {
+                        self.reserved(id, self.finds.then_some((port, port + 1)));
+                    }
+                }
+                MediaRequest::Release { id } => self.released.push(id),
+            }
+        }
+    }
+
+    fn reserved(&mut self, id: u32, ports: Option<(u16, u16)>) {
+        let mut rx = RxBatch::default();
+        self.nodes[GATEWAY].media_reserved(self.now, id, ports, &mut rx);
+        self.send(GATEWAY, &rx.tx);
+        self.take_tun(GATEWAY, &rx.tun, &[]);
+    }
+
+    fn receive(&mut self, from: usize, to: usize, buffer: &mut [u8], segment: usize) {
+        let mut rx = RxBatch::default();
+        self.nodes[to].handle_datagrams(self.now, remote(from), buffer, segment, &mut rx);
+        for train in &rx.relays {
+            for datagram in buffer[train.range.clone()].chunks(train.segment) {
+                let next = (0..4).find(|&n| address(n) == train.remote.address).unwrap();
+                self.wire.push((to, next, datagram.to_vec()));
+            }
+        }
+        self.send(to, &rx.tx);
+        self.take_tun(to, &rx.tun, buffer);
+        for send in &rx.media.sends {
+            let bytes = rx.media.buffer[send.range.clone()].to_vec();
+            self.camera.push((send.id, send.rtcp, send.to, bytes));
+        }
+        self.serve(to);
+    }
+
+    fn run(&mut self) {
+        while !self.wire.is_empty() {
+            let mut batch = std::mem::take(&mut self.wire).into_iter().peekable();
+            while let Some((from, to, mut buffer)) = batch.next() {
+                let segment = buffer.len();
+                while let Some((_, _, next)) = batch.next_if(|(f, t, d)| {
+                    (*f, *t) == (from, to) && d.len() <= segment && buffer.len() % segment == 0 && buffer.len() < 50_000
+                }) {
+                    buffer.extend_from_slice(&next);
+                }
+                self.receive(from, to, &mut buffer, segment);
+            }
+        }
+    }
+
+    /// A datagram of the camera's, to a socket of a pair.
+    fn media(&mut self, id: u32, rtcp: bool, from: (IpAddr, u16), payload: &[u8]) {
+        let mut tx = TxBatch::default();
+        let mut bytes = payload.to_vec();
+        let len = bytes.len();
+        self.nodes[GATEWAY].handle_media(self.now, id, rtcp, from.into(), &mut bytes, len, &mut tx);
+        self.send(GATEWAY, &tx);
+        self.run();
+    }
+
+    fn drops(&self, node: usize, reason: DropReason) -> u64 {
+        let stats = self.nodes[node].stats(self.now);
+        stats.drops.iter().find(|(name, _)| *name == reason.name()).unwrap().1
+    }
+
+    fn open(&self, node: usize) -> u64 {
+        self.nodes[node].stats(self.now).media
+    }
+
+    /// Time passes, with new keys as the control logic would make them.
+    fn wait(&mut self, seconds: u64) {
+        self.now = self.now + Duration::from_secs(seconds);
+        self.slot = (self.slot + 1) % 4;
+        for viewer in [ANN, BOB] {
+            let (out, back) = ([80 + viewer as u8; 32], [90 + viewer as u8; 32]);
+            for (node, path, send_key, receive_key) in
+                [(viewer, 5, out, back), (GATEWAY, session_of(viewer), back, out)]
+            {
+                let rekey = Command::PathRekey {
+                    path: PathId(path),
+                    slot: self.slot,
+                    send_key,
+                    receive_key,
+                    confirmed: true,
+                };
+                self.command(node, rekey);
+            }
+        }
+        for node in 0..4 {
+            self.nodes[node].handle_timeout(self.now);
+            self.serve(node);
+        }
+    }
+
+    /// What came out of a node's TUN since last asked: TCP and UDP apart.
+    fn written(&mut self, node: usize) -> (Vec<Tcp>, Vec<Udp>) {
+        let (mut tcp, mut udp) = (Vec::new(), Vec::new());
+        for (_, packet) in std::mem::take(&mut self.tun[node]) {
+            let ip = IpPacket::parse(&packet).unwrap();
+            let t = &packet[ip.transport_at..ip.end];
+            let half = |at: usize| u16::from_be_bytes([t[at], t[at + 1]]);
+            let word = |at: usize| u32::from_be_bytes(*t[at..].first_chunk().unwrap());
+            match ip.transport {
+                Transport::Tcp { header } => tcp.push(Tcp {
+                    seq: word(4),
+                    flags: t[13],
+                    payload: t[header..].to_vec(),
+                }),
+                Transport::Udp => udp.push(Udp {
+                    to: (ip.destination, half(2)),
+                    from: (ip.source, half(0)),
+                    payload: t[8..].to_vec(),
+                }),
+                _ => {}
+            }
+        }
+        (tcp, udp)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Tcp {
+    seq: u32,
+    flags: u8,
+    payload: Vec<u8>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Udp {
+    from: (IpAddr, u16),
+    to: (IpAddr, u16),
+    payload: Vec<u8>,
+}
+
+fn udp(source: IpAddr, destination: IpAddr, ports: (u16, u16), payload: &[u8]) -> (VnetHeader, Vec<u8>) {
+    let mut datagram = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
+    datagram.extend_from_slice(&(8 + payload.len() as u16).to_be_bytes());
+    datagram.extend_from_slice(&[0, 0]);
+    datagram.extend_from_slice(payload);
+    packet(source, destination, protocol::UDP, &datagram)
+}
+
+fn packet(source: IpAddr, destination: IpAddr, protocol: u8, transport: &[u8]) -> (VnetHeader, Vec<u8>) {
+    let mut packet = vec![0; 40];
+    let repr = IpRepr {
+        source,
+        destination,
+        protocol,
+        traffic_class: 0,
+        hop_limit: 64,
+        identification: None,
+    };
+    let at = repr.write(&mut packet, transport.len());
+    packet.truncate(at);
+    packet.extend_from_slice(transport);
+    let vnet = VnetHeader {
+        flags: vnet_flags::NEEDS_CSUM,
+        ..VnetHeader::default()
+    };
+    (vnet, packet)
+}
+
+/// A program's RTSP connection through the lab.
+#[derive(Clone)]
+struct Player {
+    viewer: usize,
+    own: IpAddr,
+    peer: IpAddr,
+    port: u16,
+    /// Its local port at the gateway.
+    wire_port: u16,
+    asked: u32,
+    answered: u32,
+}
+
+impl Player {
+    fn new(viewer: usize, port: u16) -> Self {
+        Self {
+            viewer,
+            own: ip(1),
+            peer: ip(9),
+            port,
+            wire_port: port,
+            asked: 1_000,
+            answered: 9_000,
+        }
+    }
+
+    /// With its three-way handshake done.
+    fn connect(lab: &mut Lab, viewer: usize, port: u16) -> Self {
+        Self::new(viewer, port).shaken(lab)
+    }
+
+    fn shaken(mut self, lab: &mut Lab) -> Self {
+        self.ask_with(lab, SYN, b"");
+        self.asked += 1;
+        self.answer_with(lab, SYN | ACK, b"");
+        self.answered += 1;
+        self.ask_with(lab, ACK, b"");
+        lab.written(self.viewer);
+        lab.written(GATEWAY);
+        self
+    }
+
+    fn tcp(&self, asks: bool, seq: u32, ack: u32, flags: u8, payload: &[u8]) -> (VnetHeader, Vec<u8>) {
+        let (source, destination, from, to) = if asks {
+            (self.own, self.peer, self.port, 554)
+        } else {
+            (ip(77), known_as(self.viewer), 554, self.wire_port)
+        };
+        let mut segment = [from.to_be_bytes(), to.to_be_bytes()].concat();
+        segment.extend_from_slice(&seq.to_be_bytes());
+        segment.extend_from_slice(&ack.to_be_bytes());
+        segment.extend_from_slice(&[5 << 4, flags, 1, 2, 0, 0, 0, 0]);
+        segment.extend_from_slice(payload);
+        packet(source, destination, protocol::TCP, &segment)
+    }
+
+    fn ask_with(&self, lab: &mut Lab, flags: u8, payload: &[u8]) {
+        let (vnet, packet) = self.tcp(true, self.asked, self.answered, flags, payload);
+        lab.tun_in(self.viewer, vnet, &packet);
+    }
+
+    fn answer_with(&self, lab: &mut Lab, flags: u8, payload: &[u8]) {
+        let (vnet, packet) = self.tcp(false, self.answered, self.asked, flags, payload);
+        lab.tun_in(GATEWAY, vnet, &packet);
+    }
+
+    /// Says something, and tells what the camera got.
+    fn ask(&mut self, lab: &mut Lab, words: &str) -> String {
+        self.ask_with(lab, ACK | 8, words.as_bytes());
+        let got = Self::joined(lab.written(GATEWAY).0, self.asked);
+        self.asked += words.len() as u32;
+        got
+    }
+
+    /// The camera says something; what the program got.
+    fn answer(&mut self, lab: &mut Lab, words: &str) -> String {
+        self.answer_with(lab, ACK | 8, words.as_bytes());
+        let got = Self::joined(lab.written(self.viewer).0, self.answered);
+        self.answered += words.len() as u32;
+        got
+    }
+
+    fn joined(segments: Vec<Tcp>, from: u32) -> String {
+        let mut bytes = Vec::new();
+        for segment in segments.into_iter().filter(|s| !s.payload.is_empty()) {
+            assert_eq!(segment.seq, from + bytes.len() as u32, "in order");
+            bytes.extend(segment.payload);
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn setup(&mut self, lab: &mut Lab, ports: &str) -> String {
+        self.ask(lab, &setup(ports))
+    }
+
+    /// The camera agrees, its own ports being `server`.
+    fn agree(&mut self, lab: &mut Lab, ports: &str, server: &str) -> String {
+        self.answer(lab, &agreed(ports, server))
+    }
+}
+
+fn setup(ports: &str) -> String {
+    format!(
+        "SETUP rtsp://camera.home.thicket:554/live/stream=0 RTSP/1.0\r\nTransport: RTP/AVP/UDP;unicast;client_port={ports}\r\nCSeq: 3\r\n\r\n"
+    )
+}
+
+fn agreed(ports: &str, server: &str) -> String {
+    format!(
+        "RTSP/1.0 200 OK\r\nCSeq: 3\r\nTransport: RTP/AVP;unicast;source=192.168.1.20;client_port={ports};server_port={server};mode=\"PLAY\"\r\nSession: x\r\n\r\n"
+    )
+}
+
+/// A connection with media set up from 6100–6101 to 40000–40001.
+fn playing(lab: &mut Lab, viewer: usize, port: u16) -> (Player, u32) {
+    let mut player = Player::connect(lab, viewer, port);
+    player.setup(lab, "6100-6101");
+    let &(id, ours) = lab.sockets.last().unwrap();
+    player.agree(lab, &format!("{ours}-{}", ours + 1), "40000-40001");
+    (player, id)
+}
+
+#[test]
+fn media_come_to_the_port_that_the_program_named_without_a_word_from_it() {
+    let mut lab = Lab::new();
+    let mut player = Player::connect(&mut lab, ANN, 5000);
+    let got = player.setup(&mut lab, "6100-6101");
+    let (id, ours) = lab.sockets[0];
+    assert_eq!(
+        got,
+        setup(&format!("{ours}-{}", ours + 1)),
+        "the camera hears of our ports"
+    );
+    lab.media(id, false, (CAMERA, 40_000), b"early");
+    assert_eq!(
+        (lab.open(GATEWAY), lab.open(ANN)),
+        (0, 0),
+        "nothing is open before the 200"
+    );
+    let got = player.agree(&mut lab, &format!("{ours}-{}", ours + 1), "40000-40001");
+    let blank = ";".repeat("source=192.168.1.20".len());
+    let want = agreed("6100-6101", "40000-40001").replace("source=192.168.1.20", &blank);
+    assert_eq!(got, want, "and the program of its own");
+    assert_eq!((lab.open(GATEWAY), lab.open(ANN)), (1, 1));
+    lab.written(ANN);
+
+    lab.media(id, false, (CAMERA, 40_000), b"picture");
+    lab.media(id, true, (CAMERA, 40_001), b"\x80\xca user@192.168.1.20");
+    let (_, got) = lab.written(ANN);
+    let datagram = |from, to, payload: &[u8]| Udp {
+        from: (ip(9), from),
+        to: (ip(1), to),
+        payload: payload.to_vec(),
+    };
+    let report: &[u8] = b"\x80\xca user@000.000.0.00";
+    assert_eq!(
+        got,
+        [datagram(40_000, 6_100, b"picture"), datagram(40_001, 6_101, report)]
+    );
+    let stats = lab.nodes[GATEWAY].stats(lab.now);
+    assert!(stats.services[0].payload_bytes > 25, "media count for the service");
+
+    // What the program says reaches the camera's own ports.
+    let (vnet, packet) = udp(ip(1), ip(9), (6_101, 40_001), b"report");
+    lab.tun_in(ANN, vnet, &packet);
+    assert_eq!(
+        lab.camera,
+        [(id, true, SocketAddr::new(CAMERA, 40_001), b"report".to_vec())]
+    );
+}
+
+#[test]
+fn every_other_port_of_the_camera_and_every_other_sender_stays_out() {
+    let mut lab = Lab::new();
+    let (_, id) = playing(&mut lab, ANN, 5000);
+    lab.written(ANN);
+    let before = lab.drops(GATEWAY, DropReason::NotAFlow);
+    for (rtcp, from) in [
+        (false, (CAMERA, 40_001)),
+        (true, (CAMERA, 40_000)),
+        (false, (CAMERA, 40_002)),
+        (false, ("192.168.1.21".parse().unwrap(), 40_000)),
+    ] {
+        lab.media(id, rtcp, from, b"x");
+    }
+    lab.media(id + 1, false, (CAMERA, 40_000), b"x");
+    assert_eq!(lab.drops(GATEWAY, DropReason::NotAFlow) - before, 5);
+    assert!(lab.written(ANN).1.is_empty());
+    for ports in [
+        (6_100, 40_002),
+        (6_102, 40_000),
+        (6_101, 40_000),
+        (6_100, 554),
+        (6_100, 161),
+    ] {
+        let (vnet, packet) = udp(ip(1), ip(9), ports, b"x");
+        lab.tun_in(ANN, vnet, &packet);
+    }
+    assert!(lab.camera.is_empty());
+    assert_eq!(lab.drops(GATEWAY, DropReason::PortNotAllowed), 5);
+    // Nor does the gateway's own host speak for the camera.
+    let (vnet, packet) = udp(ip(77), known_as(ANN), (40_000, 6_100), b"x");
+    lab.tun_in(GATEWAY, vnet, &packet);
+    assert!(lab.written(ANN).1.is_empty());
+}
+
+#[test]
+fn two_viewers_that_name_the_same_ports_get_their_own_media() {
+    let mut lab = Lab::new();
+    let (_, ann) = playing(&mut lab, ANN, 5000);
+    let (_, bob) = playing(&mut lab, BOB, 5000);
+    assert_ne!(lab.sockets[0].1, lab.sockets[1].1);
+    lab.written(ANN);
+    lab.written(BOB);
+    lab.media(ann, false, (CAMERA, 40_000), b"for ann");
+    lab.media(bob, false, (CAMERA, 40_000), b"for bob");
+    assert_eq!(lab.written(ANN).1[0].payload, b"for ann");
+    assert_eq!(lab.written(BOB).1[0].payload, b"for bob");
+    for (viewer, words) in [(ANN, b"by ann"), (BOB, b"by bob")] {
+        let (vnet, packet) = udp(ip(1), ip(9), (6_100, 40_000), words);
+        lab.tun_in(viewer, vnet, &packet);
+    }
+    let got: Vec<_> = lab.camera.iter().map(|(id, _, _, bytes)| (*id, &bytes[..])).collect();
+    assert_eq!(got, [(ann, &b"by ann"[..]), (bob, b"by bob")]);
+}
+
+#[test]
+fn a_program_that_speaks_ipv6_gets_media_over_ipv6() {
+    let mut lab = Lab::new();
+    let mut player = Player::new(ANN, 5000);
+    (player.own, player.peer) = ("fd00::1".parse().unwrap(), "fd00::9".parse().unwrap());
+    let mut player = player.shaken(&mut lab);
+    player.setup(&mut lab, "56100-56101");
+    let (id, ours) = lab.sockets[0];
+    assert!(ours >= 10_000, "as many digits as the program's");
+    player.agree(&mut lab, &format!("{ours}-{}", ours + 1), "40000-40001");
+    lab.written(ANN);
+    lab.media(id, false, (CAMERA, 40_000), b"picture");
+    let (_, got) = lab.written(ANN);
+    assert_eq!((got[0].from, got[0].to), ((player.peer, 40_000), (player.own, 56_100)));
+}
+
+#[test]
+fn a_datagram_too_long_for_one_packet_arrives_whole_and_so_does_a_train() {
+    let mut lab = Lab::new();
+    let (_, id) = playing(&mut lab, ANN, 5000);
+    lab.written(ANN);
+    let long: Vec<u8> = (0..1_472u32).map(|i| i as u8).collect();
+    lab.media(id, false, (CAMERA, 40_000), &long);
+    assert_eq!(lab.written(ANN).1[0].payload, long);
+    let (mut tx, mut train) = (TxBatch::default(), [[7u8; 300], [8; 300]].concat());
+    let camera = SocketAddr::new(CAMERA, 40_000);
+    lab.nodes[GATEWAY].handle_media(lab.now, id, false, camera, &mut train, 300, &mut tx);
+    assert_eq!(tx.trains.len(), 1, "sealed as one train");
+    lab.send(GATEWAY, &tx);
+    lab.run();
+    assert_eq!(lab.written(ANN).1[0].payload, train);
+}
+
+#[test]
+fn a_setup_waits_for_its_ports_and_repeats_ask_for_no_more() {
+    let mut lab = Lab::new();
+    lab.answers = false;
+    let mut player = Player::connect(&mut lab, ANN, 5000);
+    let words = setup("6100-6101");
+    for _ in 0..8 {
+        player.ask_with(&mut lab, ACK | 8, words.as_bytes());
+    }
+    let (held, _) = lab.written(GATEWAY);
+    assert!(held.iter().all(|s| s.payload.is_empty()), "{held:?}");
+    assert_eq!(lab.sockets.len(), 1);
+    let (id, ours) = lab.sockets[0];
+    lab.reserved(id, Some((ours, ours + 1)));
+    let (sent, _) = lab.written(GATEWAY);
+    let ports = format!("{ours}-{}", ours + 1);
+    assert_eq!(
+        sent[0],
+        Tcp {
+            seq: player.asked,
+            flags: ACK | 8,
+            payload: setup(&ports).into_bytes(),
+        }
+    );
+    // Sent again because it was lost behind us: rewritten the same.
+    assert_eq!(player.ask(&mut lab, &words), setup(&ports));
+    let answer = agreed(&ports, "40000-40001");
+    let first = player.answer(&mut lab, &answer);
+    player.answered -= answer.len() as u32;
+    assert_eq!(player.answer(&mut lab, &answer), first);
+    assert_eq!((lab.open(ANN), lab.open(GATEWAY), lab.sockets.len()), (1, 1, 1));
+}
+
+#[test]
+fn without_ports_the_camera_is_offered_what_it_refuses() {
+    let mut lab = Lab::new();
+    lab.finds = false;
+    let mut player = Player::connect(&mut lab, ANN, 5000);
+    let got = player.setup(&mut lab, "6100-6101");
+    assert_eq!(got, setup("6100-6101").replace("RTP/AVP/UDP", "XTP/AVP/UDP"));
+    player.answer(&mut lab, "RTSP/1.0 461 Unsupported Transport\r\nCSeq: 3\r\n\r\n");
+    assert_eq!(
+        (lab.open(ANN), lab.open(GATEWAY), lab.drops(GATEWAY, DropReason::Rtsp)),
+        (0, 0, 1)
+    );
+}
+
+#[test]
+fn a_shell_that_never_answers_does_not_hold_a_connection_for_ever() {
+    let mut lab = Lab::new();
+    lab.answers = false;
+    let mut player = Player::connect(&mut lab, ANN, 5000);
+    assert_eq!(player.setup(&mut lab, "6100-6101"), "");
+    lab.wait(6);
+    player.asked -= setup("6100-6101").len() as u32;
+    assert!(player.setup(&mut lab, "6100-6101").contains("XTP/AVP/UDP"));
+}
+
+#[test]
+fn teardown_s_answer_closes_both_ends() {
+    let mut lab = Lab::new();
+    let (mut player, id) = playing(&mut lab, ANN, 5000);
+    player.ask(
+        &mut lab,
+        "TEARDOWN rtsp://camera.home.thicket:554/live/ RTSP/1.0\r\nCSeq: 6\r\n\r\n",
+    );
+    assert_eq!((lab.open(ANN), lab.open(GATEWAY)), (1, 1));
+    player.answer(&mut lab, "RTSP/1.0 200 OK\r\nCSeq: 6\r\nConnection: close\r\n\r\n");
+    assert_eq!((lab.open(ANN), lab.open(GATEWAY), &lab.released[..]), (0, 0, &[id][..]));
+    assert_eq!(lab.nodes[GATEWAY].stats(lab.now).sessions[0].flows, 1);
+    assert_eq!(lab.nodes[ANN].stats(lab.now).sessions[0].flows, 1);
+    lab.written(ANN);
+    lab.media(id, false, (CAMERA, 40_000), b"late");
+    assert!(lab.written(ANN).1.is_empty());
+    let (vnet, packet) = udp(ip(1), ip(9), (6_100, 40_000), b"late");
+    lab.tun_in(ANN, vnet, &packet);
+    assert!(lab.camera.is_empty());
+}
+
+#[test]
+fn media_end_with_the_connection_the_policy_the_session_and_with_silence() {
+    type End = fn(&mut Lab, &Player);
+    let ends: [(&str, End); 6] = [
+        ("FIN", |lab, player| player.ask_with(lab, FIN | ACK, b"")),
+        ("RST", |lab, player| player.answer_with(lab, RST | ACK, b"")),
+        ("policy", |lab, _| lab.allows(ANN, Vec::new())),
+        ("another device", |lab, _| {
+            let target = "192.168.1.30:554".parse().unwrap();
+            lab.allows(ANN, vec![Service { target, ..RTSP }]);
+        }),
+        ("session", |lab, _| {
+            let session = SessionId(session_of(ANN));
+            lab.command(GATEWAY, Command::SessionRemove { session });
+        }),
+        ("silence", |lab, _| lab.wait(100)),
+    ];
+    for (name, end) in ends {
+        let mut lab = Lab::new();
+        let (player, id) = playing(&mut lab, ANN, 5000);
+        let (_, bob) = playing(&mut lab, BOB, 5000);
+        if name == "silence" {
+            lab.wait(100);
+            lab.media(bob, false, (CAMERA, 40_000), b"x");
+        }
+        end(&mut lab, &player);
+        assert_eq!(lab.released, [id], "{name}");
+        assert_eq!(lab.open(GATEWAY), 1, "{name}: Bob's go on");
+        lab.written(BOB);
+        lab.media(bob, false, (CAMERA, 40_000), b"x");
+        assert_eq!(lab.written(BOB).1.len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn a_pause_ends_nothing_while_anybody_speaks() {
+    let mut lab = Lab::new();
+    let (mut player, id) = playing(&mut lab, ANN, 5000);
+    for _ in 0..10 {
+        lab.wait(60);
+        player.ask(
+            &mut lab,
+            "GET_PARAMETER rtsp://camera.home.thicket/live/ RTSP/1.0\r\nCSeq: 9\r\n\r\n",
+        );
+        player.answer(&mut lab, "RTSP/1.0 200 OK\r\nCSeq: 9\r\n\r\n");
+    }
+    lab.written(ANN);
+    lab.media(id, false, (CAMERA, 40_000), b"again");
+    assert_eq!(lab.written(ANN).1.len(), 1);
+}
+
+#[test]
+fn the_viewer_opens_nothing_that_its_program_did_not_ask_for() {
+    let answers = [
+        (
+            "another program's port",
+            "RTP/AVP;unicast;client_port=7000-7001;server_port=40000-40001",
+            "200 OK",
+        ),
+        (
+            "low ports of the camera's",
+            "RTP/AVP;unicast;client_port=6100-6101;server_port=53-54",
+            "200 OK",
+        ),
+        ("no ports", "RTP/AVP;unicast;client_port=6100-6101", "200 OK"),
+        (
+            "a refusal",
+            "RTP/AVP;unicast;client_port=6100-6101;server_port=40000-40001",
+            "461 No",
+        ),
+        (
+            "a group",
+            "RTP/AVP;multicast;client_port=6100-6101;server_port=40000-40001",
+            "200 OK",
+        ),
+    ];
+    for (name, transport, status) in answers {
+        let mut lab = Lab::new();
+        // A gateway that helps nobody: what its camera says arrives as it is.
+        lab.allows(ANN, vec![Service { rtsp: None, ..RTSP }]);
+        let mut player = Player::connect(&mut lab, ANN, 5000);
+        player.setup(&mut lab, "6100-6101");
+        player.answer(
+            &mut lab,
+            &format!("RTSP/1.0 {status}\r\nCSeq: 3\r\nTransport: {transport}\r\n\r\n"),
+        );
+        assert_eq!(lab.open(ANN), 0, "{name}");
+    }
+    let mut lab = Lab::new();
+    lab.allows(ANN, vec![Service { rtsp: None, ..RTSP }]);
+    let mut player = Player::connect(&mut lab, ANN, 5000);
+    player.setup(&mut lab, "6100-6101");
+    player.agree(&mut lab, "6100-6101", "40000-40001");
+    assert_eq!(lab.open(ANN), 1, "the same words open what was asked for");
+    lab.watches(ANN, Vec::new());
+    assert_eq!(lab.open(ANN), 0, "as long as the session names the port RTSP");
+}
+
+#[test]
+fn the_viewer_reads_only_connections_to_rtsp_from_their_first_byte() {
+    let mut lab = Lab::new();
+    lab.allows(ANN, vec![Service { rtsp: None, ..RTSP }]);
+    let mut player = Player::new(ANN, 5000);
+    player.setup(&mut lab, "6100-6101");
+    player.agree(&mut lab, "6100-6101", "40000-40001");
+    assert_eq!(lab.open(ANN), 0, "met in its middle");
+    let mut player = Player::connect(&mut lab, ANN, 5001);
+    player.ask(&mut lab, "GET / HTTP/1.0\r\n\r\n");
+    player.setup(&mut lab, "6100-6101");
+    player.agree(&mut lab, "6100-6101", "40000-40001");
+    assert_eq!(lab.open(ANN), 0, "not RTSP, never again");
+    lab.watches(ANN, vec![8554]);
+    let mut player = Player::connect(&mut lab, ANN, 5002);
+    player.setup(&mut lab, "6100-6101");
+    player.agree(&mut lab, "6100-6101", "40000-40001");
+    assert_eq!(lab.open(ANN), 0, "not named RTSP");
+}
+
+#[test]
+fn a_connection_met_in_its_middle_passes_until_it_sets_something_up() {
+    let mut lab = Lab::new();
+    let mut player = Player::new(ANN, 5000);
+    let frame = "$\u{1}\0\u{4}data";
+    let words = "GET_PARAMETER rtsp://camera.home.thicket/live/ RTSP/1.0\r\nCSeq: 9\r\n\r\n";
+    assert_eq!(player.ask(&mut lab, frame), frame);
+    assert_eq!(player.answer(&mut lab, frame), frame);
+    assert_eq!(player.ask(&mut lab, words), words);
+    lab.written(ANN);
+    player.ask_with(&mut lab, ACK | 8, &setup("6100-6101").as_bytes()[..7]);
+    player.asked += 7;
+    lab.written(GATEWAY);
+    player.ask_with(&mut lab, ACK | 8, &setup("6100-6101").as_bytes()[7..]);
+    let (reset, _) = lab.written(ANN);
+    assert_eq!(
+        (reset[0].flags & RST, reset[0].seq),
+        (RST, player.answered),
+        "the program hears of it"
+    );
+    let (reset, _) = lab.written(GATEWAY);
+    assert_eq!(reset.len(), 1, "the SETUP doesn't arrive");
+    assert_eq!(reset[0].flags & RST, RST, "and so does the camera");
+    assert_eq!((lab.drops(GATEWAY, DropReason::Rtsp), lab.sockets.len()), (1, 0));
+    // The same ports again are a new connection.
+    let (_, id) = playing(&mut lab, ANN, 5000);
+    lab.written(ANN);
+    lab.media(id, false, (CAMERA, 40_000), b"x");
+    assert_eq!(lab.written(ANN).1.len(), 1);
+}
+
+#[test]
+fn what_is_not_rtsp_is_reset_unless_its_media_need_none_of_us() {
+    let mut lab = Lab::new();
+    let mut player = Player::connect(&mut lab, ANN, 5000);
+    assert_eq!(player.ask(&mut lab, "GET / HTTP/1.0\r\n\r\n"), "");
+    assert_eq!(lab.written(ANN).0[0].flags & RST, RST);
+    let mut player = Player::connect(&mut lab, ANN, 5001);
+    let words = "SETUP rtsp://c/live RTSP/1.0\r\nCSeq: 3\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n";
+    assert_eq!(player.ask(&mut lab, words), words);
+    let words = "RTSP/1.0 200 OK\r\nCSeq: 3\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n";
+    assert_eq!(player.answer(&mut lab, words), words);
+    let noise = "not a line of RTSP\r\n";
+    assert_eq!(player.answer(&mut lab, noise), noise);
+    assert_eq!(player.answer(&mut lab, noise), noise);
+    assert_eq!(lab.sockets, []);
+}
+
+#[test]
+fn interleaved_media_stay_super_packets() {
+    let mut lab = Lab::new();
+    let player = Player::connect(&mut lab, ANN, 5000);
+    let mut payload = Vec::new();
+    while payload.len() < 30_000 {
+        payload.extend_from_slice(b"$\0\x05\x00");
+        payload.extend((0..1_280u32).map(|i| i as u8));
+    }
+    let (mut vnet, packet) = player.tcp(false, player.answered, player.asked, ACK, &payload);
+    (vnet.gso_type, vnet.gso_size) = (gso::TCPV4, 1_380);
+    lab.tun_in(GATEWAY, vnet, &packet);
+    let [(vnet, got)] = &lab.tun[ANN][..] else {
+        panic!("{} packets", lab.tun[ANN].len())
+    };
+    assert_eq!((vnet.gso_type, &got[40..]), (gso::TCPV4, &payload[..]));
+}
+
+#[test]
+fn an_answer_inside_a_super_packet_is_rewritten_where_it_stands() {
+    let mut lab = Lab::new();
+    let mut player = Player::connect(&mut lab, ANN, 5000);
+    player.ask(
+        &mut lab,
+        "DESCRIBE rtsp://camera.home.thicket:554/live RTSP/1.0\r\nCSeq: 2\r\n\r\n",
+    );
+    let frame = [&b"$\0\x10\x00"[..], &[b'x'; 4_096]].concat();
+    let body = "o=- 1 1 IN IP4 192.168.1.20\r\nm=video 0 RTP/AVP 96\r\n";
+    let head = format!(
+        "RTSP/1.0 200 OK\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let payload = [&frame, head.as_bytes(), body.as_bytes(), &frame].concat();
+    let (mut vnet, packet) = player.tcp(false, player.answered, player.asked, ACK, &payload);
+    (vnet.gso_type, vnet.gso_size) = (gso::TCPV4, 1_380);
+    lab.tun_in(GATEWAY, vnet, &packet);
+    let got: Vec<u8> = lab.written(ANN).0.into_iter().flat_map(|s| s.payload).collect();
+    let want = String::from_utf8(payload)
+        .unwrap()
+        .replace("192.168.1.20", "     0.0.0.0");
+    assert_eq!(String::from_utf8(got).unwrap(), want);
+}
+
+#[test]
+fn a_lost_answer_leaves_the_viewer_in_step() {
+    let mut lab = Lab::new();
+    let mut player = Player::connect(&mut lab, ANN, 5000);
+    player.setup(&mut lab, "6100-6101");
+    let ours = lab.sockets[0].1;
+    let words = agreed(&format!("{ours}-{}", ours + 1), "40000-40001");
+    let (first, second) = words.split_at(40);
+    let (mut early, mut late) = (player.clone(), player.clone());
+    late.answered += 40;
+    // The first part is lost between gateway and viewer, and sent again behind the second.
+    let (vnet, packet) = early.tcp(false, early.answered, early.asked, ACK, first.as_bytes());
+    let (mut tx, mut tun) = (TxBatch::default(), TunBatch::default());
+    lab.nodes[GATEWAY].handle_tun(lab.now, vnet, &packet, &mut tx, &mut tun);
+    late.answer_with(&mut lab, ACK | 8, second.as_bytes());
+    assert_eq!(lab.open(ANN), 0);
+    assert_eq!(lab.written(ANN).0.len(), 1, "it passes, for the program's TCP to keep");
+    early.answer(&mut lab, first);
+    assert_eq!((lab.open(ANN), lab.open(GATEWAY)), (1, 1));
+}
+
+#[test]
+fn a_player_that_comes_again_gets_the_ports_of_its_lost_connection() {
+    let mut lab = Lab::new();
+    let (_, lost) = playing(&mut lab, ANN, 5000);
+    let (_, id) = playing(&mut lab, ANN, 5001);
+    assert_eq!(
+        (lab.open(ANN), lab.open(GATEWAY), &lab.released[..]),
+        (1, 1, &[lost][..])
+    );
+    lab.written(ANN);
+    lab.media(id, false, (CAMERA, 40_000), b"x");
+    assert_eq!(lab.written(ANN).1.len(), 1);
+}
+
+#[test]
+fn a_viewer_with_too_many_reservations_is_refused_more() {
+    let mut lab = Lab::new();
+    let mut player = Player::connect(&mut lab, ANN, 5000);
+    for n in 0..20u16 {
+        player.setup(&mut lab, &format!("{}-{}", 6_100 + 2 * n, 6_101 + 2 * n));
+    }
+    assert_eq!(lab.sockets.len(), 16);
+    // A camera that answers none of them keeps none for ever.
+    lab.wait(61);
+    assert_eq!(lab.released.len(), 16);
+}
