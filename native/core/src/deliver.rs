@@ -417,6 +417,9 @@ impl<A: Aead> Core<A> {
         rx: &mut RxBatch,
     ) -> Result<(), DropReason> {
         let session = self.sessions.get(&segment.session.0).ok_or(DropReason::NoSession)?;
+        if session.pairs.iter().all(|pair| pair.v4.is_none() && pair.v6.is_none()) {
+            return Err(DropReason::NotAFlow);
+        }
         let (source, destination) = ports(body);
         for (own, peer) in session.pairs.iter().flat_map(|pair| [pair.v4, pair.v6]).flatten() {
             let local = LocalKey {

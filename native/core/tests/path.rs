@@ -448,6 +448,41 @@ fn what_policy_does_not_list_is_dropped_counted_and_refused_to_the_caller() {
 }
 
 #[test]
+fn a_connection_that_nobody_has_shows_itself_to_a_host_that_calls_and_is_counted_where_no_address_stands_for_the_caller()
+ {
+    let mut lab = Lab::new();
+    let calls = Policy {
+        outbound: true,
+        ..Policy::default()
+    };
+    lab.policy(GATEWAY, 6, calls);
+    let show = |lab: &mut Lab| {
+        let (vnet, packet) = tcp(ip(1), ip(9), (4000, 8080), 1, 0x10, b"go on");
+        lab.tun_in(VIEWER, vnet, &packet);
+        lab.run();
+    };
+    show(&mut lab);
+    assert_eq!(
+        lab.tun[GATEWAY].len(),
+        1,
+        "the host tells whether it knows the connection"
+    );
+    lab.command(
+        GATEWAY,
+        Command::SessionAliasRemove {
+            session: SessionId(6),
+            pair: Pair {
+                v4: Some((ip(77), ip(88))),
+                v6: None,
+            },
+        },
+    );
+    show(&mut lab);
+    assert_eq!(lab.tun[GATEWAY].len(), 1);
+    assert_eq!(lab.drops(GATEWAY, DropReason::NotAFlow), 1);
+}
+
+#[test]
 fn a_policy_change_cuts_live_flows() {
     let mut lab = Lab::new();
     let (vnet, packet) = tcp(ip(1), ip(9), (4000, 554), 1, 0x18, b"x");
