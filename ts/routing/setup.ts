@@ -502,7 +502,9 @@ export class PathSetups {
 
   #owned(link: LinkId, label: Label): Entry | undefined {
     const entry = this.#labels.get(label);
-    return entry?.link === link ? entry : undefined;
+    if (entry === undefined || entry.link === link) return entry;
+    this.#count('foreignLabel', 'refused');
+    return undefined;
   }
 
   /** Answered: nothing is repeated any more. */
