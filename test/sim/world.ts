@@ -17,7 +17,6 @@ export interface PlantOptions {
   readonly parents?: readonly string[];
   readonly rights?: readonly Right[];
   readonly groups?: readonly string[];
-  readonly delegable?: readonly string[];
   readonly leaf?: true;
   readonly endpoints?: readonly string[];
   readonly rekeyMs?: number;
@@ -51,19 +50,8 @@ export class World {
     const pair = KeyPair.fromSeed(this.random.bytes(32));
     const network = options.network ?? this.network;
     const now = this.clock.wallSeconds();
-    this.#serial += 1;
-    const body = {
-      network: network.publicKey,
-      key: pair.publicKey,
-      name,
-      groups: options.groups ?? [],
-      rights: options.rights ?? (options.leaf ? (['gateway'] as const) : (['relay'] as const)),
-      delegable: options.delegable ?? [],
-      serial: this.#serial,
-      issuedAt: now,
-      notAfter: now + YEAR,
-    };
-    const certificate = encodeCertificate(body, network);
+    const rights = options.rights ?? [options.leaf ? ('gateway' as const) : ('relay' as const)];
+    const certificate = this.#certificate(name, pair.publicKey, options.groups ?? [], rights, network);
     const endpoints = (options.endpoints ?? []).map((endpoint) => {
       const own = KeyPair.fromSeed(this.random.bytes(32));
       const statement = {
@@ -94,6 +82,19 @@ export class World {
     };
     this.#identities.set(name, id);
     return this.start(name);
+  }
+
+  /** A newer certificate for a node, with these groups. */
+  certify(name: string, groups: readonly string[]): Uint8Array {
+    const { pair, leaf } = this.identity(name);
+    return this.#certificate(name, pair.publicKey, groups, [leaf ? 'gateway' : 'relay'], this.network);
+  }
+
+  #certificate(name: string, key: PublicKey, groups: readonly string[], rights: readonly Right[], network: KeyPair): Uint8Array {
+    this.#serial += 1;
+    const issuedAt = this.clock.wallSeconds();
+    const body = { network: network.publicKey, key, name, groups, rights, delegable: [], serial: this.#serial };
+    return encodeCertificate({ ...body, issuedAt, notAfter: issuedAt + YEAR }, network);
   }
 
   nameKey(name: string): KeyPair {

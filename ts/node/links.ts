@@ -82,6 +82,8 @@ const MAX_HALF_OPEN = 1_024;
 const MAX_HALF_OPEN_PER_KEY = 4;
 /** A link isn't given up while its far end is shaking hands anew, for so long. */
 const RETURNING = ms(3_000);
+/** A goodbye is said so often. */
+const GOODBYES = 3;
 /** New keys are shown to the far end so often until it uses them. */
 const PROVE_EVERY = ms(500);
 
@@ -392,7 +394,7 @@ export class Links {
         rtt: undefined,
         since: now,
       },
-      liveness: new Liveness(now, randomU64),
+      liveness: new Liveness(now, randomU64, role === 'parent' ? 'child' : 'parent'),
       binding: established.binding,
       keyedAt: now,
       initiator: role === 'parent',
@@ -486,7 +488,7 @@ export class Links {
     known.link.identity = pending.established.identity;
     known.link.epoch = pending.established.epoch;
     known.link.since = now;
-    known.liveness = new Liveness(now, randomU64);
+    known.liveness = new Liveness(now, randomU64, 'parent');
     this.#o.listener.linkUp(known.link, true);
   }
 
@@ -634,7 +636,8 @@ export class Links {
 
   #drop(entry: Entry, reason: string, goodbye: boolean): void {
     const { link } = entry;
-    if (goodbye) this.#o.plane.linkSend(link.id, Uint8Array.of(frameKind.goodbye));
+    // Nothing repeats what is lost of these; the neighbour would only find out by its own probes.
+    for (let n = 0; goodbye && n < GOODBYES; n += 1) this.#o.plane.linkSend(link.id, Uint8Array.of(frameKind.goodbye));
     this.#byKey.delete(link.key);
     this.#byId.delete(link.id);
     for (const [generation, pending] of this.#pending) if (pending.id === link.id) this.#pending.delete(generation);

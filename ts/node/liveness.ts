@@ -14,8 +14,8 @@ const ANSWER_WITHIN = ms(1_000);
 /** Unanswered questions, one per `PROBE_EVERY`, until the link counts as dead: with a fifth of all datagrams lost, once in 400 times in vain. */
 const PROBES = 6;
 const PROBE_EVERY = ms(400);
-/** Idle links: shorter than the 30 s after which the meanest common NATs forget a UDP mapping. */
-const KEEP_ALIVE = ms(25_000);
+/** Idle links: shorter than the 30 s after which the meanest common NATs forget a UDP mapping. The NAT is the child's, so the child speaks first. */
+const KEEP_ALIVE = { child: ms(25_000), parent: ms(35_000) };
 /** The round trip is measured at least this often while a link carries anything. */
 const MEASURE = ms(10_000);
 /** An answer this late, or three round trips late, is one to doubt the far end for. */
@@ -37,6 +37,7 @@ interface Probe {
 export class Liveness {
   readonly #random: () => bigint;
   readonly #silence: Silence;
+  readonly #keepAlive: Milliseconds;
   #probes: Probe[] = [];
   #unanswered = 0;
   #askedAt: Milliseconds;
@@ -45,8 +46,10 @@ export class Liveness {
   #answeredAt: Milliseconds;
   #rtt: number | undefined;
 
-  constructor(now: Milliseconds, random: () => bigint) {
+  /** `side`: which of the link's two ends we are. */
+  constructor(now: Milliseconds, random: () => bigint, side: 'child' | 'parent' = 'child') {
     this.#random = random;
+    this.#keepAlive = KEEP_ALIVE[side];
     this.#silence = new Silence(now);
     this.#askedAt = ms(now - MEASURE);
     this.#openSince = now;
@@ -107,7 +110,7 @@ export class Liveness {
       return this.#unanswered >= PROBES ? { dead: true, frames: [] } : this.#ask(now, false);
     }
     if (this.#silence.lasts(now) >= ANSWER_WITHIN) return this.#ask(now, false);
-    if (this.#silence.idle(now) >= KEEP_ALIVE) return this.#ask(now, true);
+    if (this.#silence.idle(now) >= this.#keepAlive) return this.#ask(now, true);
     if (this.#silence.unused(now) < MEASURE && now - this.#answeredAt >= MEASURE && waited >= MEASURE) return this.#ask(now, true);
     return SILENT;
   }
