@@ -213,7 +213,7 @@ export class Lab {
     } else if (isInternetHost(name)) {
       const { ip4, ip6, router4, router6 } = underlay(name);
       up('wan0', this.#ipv6 ? `${ip6}/64 nodad` : `${ip4}/30`);
-      lines.push(this.#ipv6 ? `-6 route add default via ${router6}` : `route add default via ${router4}`);
+      lines.push(this.#ipv6 ? `route add default via ${router6}` : `route add default via ${router4}`);
       const lan = Object.values(LANS).find(({ gateway }) => gateway === name);
       if (lan !== undefined) up('lan0', `${lan.address}/24`);
     } else if (name in LANS) {
