@@ -46,6 +46,8 @@ type RecordFile = z.infer<typeof RecordFile>;
 interface Plan {
   readonly path: string;
   readonly content: string;
+  /** What else there is to know when it is done. */
+  readonly notes: readonly string[];
   readonly warnings: readonly string[];
   /** Makes the resolver read it. Returns what else there is to say. */
   readonly apply: () => Promise<readonly string[]>;
@@ -70,7 +72,7 @@ export async function installResolver(target: ResolverTarget, how: Method | 'aut
     writeKept(file, plan.content);
     const more = await plan.apply();
     const moved = record === undefined || record.file.path === plan.path ? [] : (removed?.done ?? []);
-    return { done: [...moved, effect(method, target, plan.path)], warnings: [...plan.warnings, ...more] };
+    return { done: [...moved, effect(method, target, plan.path), ...plan.notes], warnings: [...plan.warnings, ...more] };
   } catch (error) {
     if (stateOf(file) === 'ours') restore(file);
     dropRecord(options.stateFolder, file);
@@ -119,7 +121,9 @@ function planResolvConf(host: ResolverHost, target: ResolverTarget): Plan {
   const writer = writerOf(before);
   const rewritten =
     writer === undefined ? [] : [`${writer} writes ${path} by itself: when it does so again, run thicket dns install again`];
-  return { path, content, warnings: [...warnings, ...rewritten], apply: async () => [] };
+  const note =
+    "it refuses all other names, and the C library (glibc) asks the next server then; c-ares (Node.js's dns.resolve) doesn't, and musl believes whoever answers first: for such programs use --how dnsmasq";
+  return { path, content, notes: [note], warnings: [...warnings, ...rewritten], apply: async () => [] };
 }
 
 function planDnsmasq(host: ResolverHost, target: ResolverTarget): Plan {
@@ -151,6 +155,7 @@ function planDnsmasq(host: ResolverHost, target: ResolverTarget): Plan {
   return {
     path,
     content: thicketConf(target, options),
+    notes: [],
     warnings,
     apply: async () => {
       await checkConfiguration(host, running);
@@ -164,7 +169,7 @@ function planResolved(host: ResolverHost, target: ResolverTarget): Plan {
     throw new ThicketError('NOT_RUNNING', 'systemd-resolved does not run here: start it, or choose another way with --how');
   }
   if (!host.has(dirname(UNIT_FILE))) throw new ThicketError('REFUSED', `there is no ${dirname(UNIT_FILE)}: choose another way with --how`);
-  return { path: host.path(UNIT_FILE), content: unitText(target), warnings: [], apply: () => startUnit(host, target) };
+  return { path: host.path(UNIT_FILE), content: unitText(target), notes: [], warnings: [], apply: () => startUnit(host, target) };
 }
 
 // ── applying ────────────────────────────────────────────────────────────────────────────────────────────────────────────
