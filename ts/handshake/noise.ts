@@ -62,6 +62,11 @@ class CipherState {
     this.#counter = 0n;
   }
 
+  copy(other: CipherState): void {
+    this.#key = other.#key;
+    this.#counter = other.#counter;
+  }
+
   #nonce(): Uint8Array {
     const nonce = new Uint8Array(12);
     new DataView(nonce.buffer).setBigUint64(4, this.#counter, true);
@@ -95,6 +100,14 @@ class SymmetricState {
     // The name is shorter than a hash: padded with zeros.
     this.handshakeHash.set(name);
     this.chainingKey = this.handshakeHash;
+  }
+
+  clone(): SymmetricState {
+    const copy = new SymmetricState();
+    copy.chainingKey = this.chainingKey;
+    copy.handshakeHash = this.handshakeHash;
+    copy.cipher.copy(this.cipher);
+    return copy;
   }
 
   mixKey(input: Uint8Array): void {
@@ -160,10 +173,11 @@ export class Initiator {
     return concat(this.#e.publicKey, s, body);
   }
 
-  /** ← e, ee, se. Throws BAD_HANDSHAKE. */
+  /** ← e, ee, se. Throws BAD_HANDSHAKE, and then another message may be tried. */
   readMessage2(message: Uint8Array): { readonly payload: Uint8Array; readonly transcript: Uint8Array; readonly transport: Transport } {
     if (message.length < 32 + TAG) throw new ThicketError('BAD_HANDSHAKE', 'too short');
-    const sym = this.#symmetric;
+    // A forged answer must not spoil what the true one is to be read with.
+    const sym = this.#symmetric.clone();
     const re = message.subarray(0, 32);
     sym.mixHash(re);
     sym.mixKey(dh(this.#e.secret, re));

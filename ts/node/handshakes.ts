@@ -82,6 +82,7 @@ export class NodeHandshakes implements Handshakes {
         return true;
       },
       finish(answer) {
+        exactly(answer);
         const result = call.finish(answer.subarray(12, DATAGRAM - 32));
         if ('behind' in result) return result;
         const peerIndex = new DataView(answer.buffer, answer.byteOffset, answer.byteLength).getUint32(4);
@@ -104,6 +105,7 @@ export class NodeHandshakes implements Handshakes {
   }
 
   respondLink(datagram: Uint8Array, index: number, admit: Admit): LinkResponse {
+    exactly(datagram);
     const known = this.#repeated(datagram);
     if (known !== undefined) return { datagram: known, established: undefined };
     const callee = new Callee('link', this.#own(this.#self.node), datagram.subarray(8, DATAGRAM - 32));
@@ -179,6 +181,10 @@ export class NodeHandshakes implements Handshakes {
     this.#answers.set(digest(question), answer);
     if (this.#answers.size > ANSWERS) this.#answers.delete(this.#answers.keys().next().value as string);
   }
+}
+
+function exactly(datagram: Uint8Array): void {
+  if (datagram.length !== DATAGRAM) throw new ThicketError('BAD_HANDSHAKE', `a datagram of ${DATAGRAM} bytes is wanted`);
 }
 
 function digest(bytes: Uint8Array): string {
