@@ -73,8 +73,10 @@ async function scenario(world: World): Promise<Outcome[]> {
   return outcomes;
 }
 
+let stopping = false;
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => {
+    stopping = true;
     say(`${signal}: cleaning up`);
     void Lab.destroyAll().finally(() => process.exit(signal === 'SIGINT' ? 130 : 143));
   });
@@ -87,6 +89,7 @@ try {
   console.log(`${held} of ${outcomes.length} claims held after ${elapsed()}; the picture is ${PICTURE}`);
   process.exitCode = held === outcomes.length ? 0 : 1;
 } catch (error) {
-  console.error(`demo: ${error instanceof Error ? error.message : String(error)}`);
+  // What fails because everything is being torn down is no news.
+  if (!stopping) console.error(`demo: ${error instanceof Error ? error.message : String(error)}`);
   process.exitCode = 1;
 }
