@@ -1,6 +1,6 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { connect, createServer, type Socket as TcpSocket } from 'node:net';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import * as dns from 'dns-packet';
 import fc from 'fast-check';
 import { pino } from 'pino';
@@ -52,6 +52,9 @@ const host: DnsHost = {
   isNetwork: (label) => label === 'home' || label === network,
   ownAddresses: () => ['127.0.0.1'],
 };
+
+// Each answer starts a `dig`, and other tests want the processors, too.
+jest.setTimeout(30_000);
 
 let port: number;
 let server: DnsServer;

@@ -224,7 +224,7 @@ describe('giving addresses', () => {
       }),
       { numRuns: 60 },
     );
-  });
+  }, 60_000);
 });
 
 describe("the pool's file", () => {
@@ -296,7 +296,7 @@ describe("the pool's file", () => {
       expect(openPool({ ipv4: '198.18.0.0/24' }).all()).toHaveLength(kept + 1);
       expect(lines).toEqual([]);
     }
-  });
+  }, 60_000);
 
   test('a tail of zeros, as a power cut leaves it, is dropped', async () => {
     await openPool().assign(name('a'));
