@@ -1,8 +1,11 @@
 /** `thicket up` of one node in a namespace of its own: what it says, how it ends, what it refuses; and that its private key is told nobody. */
 import { appendFileSync, chmodSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { jest } from '@jest/globals';
 import { encodeBundle, NetworkFolder, NodeStore, saveState } from '../../ts/trust/index.js';
 import { secretForms } from '../cli/index.js';
 import { type Host, Lab, type Process, thicketProgram, waitFor } from '../lab/index.js';
+
+jest.setTimeout(60_000);
 
 const LISTEN = 'listen: ["udp://127.0.0.1:7117"]\n';
 
@@ -13,7 +16,7 @@ let key: string;
 beforeAll(async () => {
   lab = await Lab.create();
   host = lab.host('root');
-}, 60_000);
+});
 
 afterAll(() => lab.destroy());
 

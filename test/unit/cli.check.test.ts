@@ -1,7 +1,11 @@
 /** `thicket check`: what it finds wrong, with the line; and that it changes nothing. */
 import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { jest } from '@jest/globals';
 import { encodeBundle, NetworkFolder, NodeStore, type SignOptions } from '../../ts/trust/index.js';
 import { keyOf, Shell } from '../cli/index.js';
+
+// Each test starts several programs, on a machine that may be busy.
+jest.setTimeout(60_000);
 
 let shell: Shell;
 

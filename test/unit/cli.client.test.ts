@@ -3,11 +3,15 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { jest } from '@jest/globals';
 import { ControlClient } from '../../ts/control/client.js';
 import { type ControlServer, openControl } from '../../ts/control/index.js';
 import { ThicketError } from '../../ts/errors.js';
 import { type FakeHost, fakeHost, keyOf, Shell } from '../cli/index.js';
 import { Process, thicketProgram, waitFor } from '../lab/index.js';
+
+// Each test starts several programs, on a machine that may be busy.
+jest.setTimeout(60_000);
 
 let shell: Shell;
 let host: FakeHost;

@@ -1,8 +1,12 @@
 /** From nothing to an enrolled node, as an owner and a node's operator type it; and everything that must be refused on the way. */
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { jest } from '@jest/globals';
 import { KeyPair, NetworkFolder, NodeStore } from '../../ts/trust/index.js';
 import { Shell, secretForms } from '../cli/index.js';
 import { thicketProgram as program } from '../lab/index.js';
+
+// Each test starts several programs, on a machine that may be busy.
+jest.setTimeout(60_000);
 
 const shells: Shell[] = [];
 afterAll(() => {

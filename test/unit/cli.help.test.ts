@@ -1,7 +1,11 @@
 /** Help and usage errors of every command, by the compiled program. */
+import { jest } from '@jest/globals';
 import type { Command } from 'commander';
 import { buildProgram } from '../../ts/cli/program.js';
 import { Shell } from '../cli/index.js';
+
+// Each test starts several programs, on a machine that may be busy.
+jest.setTimeout(60_000);
 
 const shell = new Shell();
 afterAll(() => shell.remove());

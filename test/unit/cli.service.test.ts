@@ -1,7 +1,11 @@
 /** `thicket up` as a service: signals, failures, and what systemd is told. */
 import { join } from 'node:path';
+import { jest } from '@jest/globals';
 import { Shell } from '../cli/index.js';
 import { Process, repository, waitFor } from '../lab/index.js';
+
+// Each test starts several programs, on a machine that may be busy.
+jest.setTimeout(60_000);
 
 const PROGRAM = [process.execPath, join(repository, 'test/fixtures/service.mjs'), join(repository, 'dist')];
 const started: Process[] = [];
