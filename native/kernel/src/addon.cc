@@ -128,24 +128,11 @@ class Addon : public Napi::Addon<Addon> {
   }
 
   Napi::Value RunNft(const Napi::CallbackInfo& info) {
-    return Guard(info, [this, &info]() -> Napi::Value {
-      const Napi::Env env = info.Env();
-      std::string commands = ReadString(info[0], "commands");
-      auto deferred = std::make_shared<Napi::Promise::Deferred>(env);
-      auto finished = Napi::ThreadSafeFunction::New(env, Napi::Function(), "nft", 0, 1);
-      nft_.Run(std::move(commands), [deferred, finished](Nft::Result result) {
-        const auto settle = [deferred, result = std::move(result)](Napi::Env to, Napi::Function) {
-          if (result.number == 0) {
-            deferred->Resolve(Napi::String::New(to, result.output));
-          } else {
-            deferred->Reject(MakeError(to, result.error, result.number, result.library_missing).Value());
-          }
-        };
-        // Fails only while the environment is being torn down, and then nobody waits for the promise.
-        finished.BlockingCall(settle);
-        Napi::ThreadSafeFunction(finished).Release();
-      });
-      return deferred->Promise();
+    return Guard(info, [this, &info] {
+      // The work owns the thread, too: it may outlive this object.
+      return Task<std::string>::Start(
+          info.Env(), [nft = nft_, commands = ReadString(info[0], "commands")] { return nft->Run(commands); },
+          [](Napi::Env env, const std::string& output) -> Napi::Value { return Napi::String::New(env, output); });
     });
   }
 
@@ -180,7 +167,7 @@ class Addon : public Napi::Addon<Addon> {
                                        [](Napi::Env env, const std::vector<T>& list) { return ToValue(env, list); });
   }
 
-  Nft nft_;
+  const std::shared_ptr<Nft> nft_ = std::make_shared<Nft>();
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <utility>
 
@@ -72,13 +73,13 @@ class Context {
     }
   }
 
-  Nft::Result Run(const std::string& commands) {
+  std::string Run(const std::string& commands) {
     const int failed = library_.run(context_.get(), commands.c_str());
     // Both buffers are emptied by being read.
-    Nft::Result result{
-        .output = Text(library_.output(context_.get())), .number = 0, .error = Text(library_.error(context_.get()))};
-    if (failed != 0) result.number = ErrorNumber(result.error);
-    return result;
+    std::string output = Text(library_.output(context_.get()));
+    const std::string error = Text(library_.error(context_.get()));
+    if (failed != 0) throw KernelError(ErrorNumber(error), error);
+    return output;
   }
 
  private:
@@ -97,13 +98,16 @@ Nft::~Nft() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Nft::Run(std::string commands, Done done) {
+std::string Nft::Run(std::string commands) {
+  std::future<std::string> output;
   {
     const std::lock_guard lock(mutex_);
-    jobs_.push_back({std::move(commands), std::move(done)});
+    Job& job = jobs_.emplace_back(Job{std::move(commands), {}});
+    output = job.output.get_future();
     if (!thread_.joinable()) thread_ = std::thread([this] { Work(); });
   }
   wake_.notify_one();
+  return output.get();
 }
 
 void Nft::Work() {
@@ -111,24 +115,18 @@ void Nft::Work() {
   std::unique_lock lock(mutex_);
   for (;;) {
     wake_.wait(lock, [this] { return stop_ || !jobs_.empty(); });
-    if (stop_) return;
+    if (jobs_.empty()) return;
     Job job = std::move(jobs_.front());
     jobs_.pop_front();
     lock.unlock();
-    Result result;
     try {
       if (context == nullptr) context = std::make_unique<Context>(Open());
-      result = context->Run(job.commands);
+      job.output.set_value(context->Run(job.commands));
+    } catch (...) {
       // What the context remembers of the kernel's tables is in doubt now.
-      if (result.number != 0) context.reset();
-    } catch (const LibraryMissing& error) {
-      result = {.output = {}, .number = error.number(), .error = error.what(), .library_missing = true};
-    } catch (const KernelError& error) {
-      result = {.output = {}, .number = error.number(), .error = error.what()};
-    } catch (const std::exception& error) {
-      result = {.output = {}, .number = ENOMEM, .error = error.what()};
+      context.reset();
+      job.output.set_exception(std::current_exception());
     }
-    job.done(std::move(result));
     lock.lock();
   }
 }

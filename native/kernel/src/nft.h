@@ -3,7 +3,7 @@
 
 #include <condition_variable>
 #include <deque>
-#include <functional>
+#include <future>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -13,28 +13,20 @@ namespace thicket {
 // Runs transactions one after another on a thread of its own, with one kept context: a fresh one costs 14 ms.
 class Nft {
  public:
-  struct Result {
-    std::string output;
-    // 0, or an errno with the library's own words.
-    int number = 0;
-    std::string error;
-    bool library_missing = false;
-  };
-  using Done = std::function<void(Result)>;
-
   Nft() = default;
   Nft(const Nft&) = delete;
   Nft& operator=(const Nft&) = delete;
-  // Waits for the transaction that runs; those that wait are dropped without an answer.
+  // No call of Run may be under way.
   ~Nft();
 
-  // Queues one transaction: all of `commands` or nothing. `done` is called on the thread.
-  void Run(std::string commands, Done done);
+  // Runs one transaction, all of `commands` or nothing, and returns what they print. Waits for its turn, so not for
+  // JavaScript's thread. Throws KernelError with the library's words, LibraryMissing.
+  std::string Run(std::string commands);
 
  private:
   struct Job {
     std::string commands;
-    Done done;
+    std::promise<std::string> output;
   };
 
   void Work();

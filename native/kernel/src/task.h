@@ -22,6 +22,15 @@ inline Napi::Error MakeError(Napi::Env env, const std::string& what, int number,
   return error;
 }
 
+// Settles a promise. That fails only while the environment is being torn down, and then nobody waits for it.
+template <typename F>
+void Settle(const F& settle) {
+  try {
+    settle();
+  } catch (const Napi::Error&) {
+  }
+}
+
 // Runs `work` on libuv's pool and resolves with what `convert` makes of its result.
 template <typename T>
 class Task : public Napi::AsyncWorker {
@@ -41,6 +50,10 @@ class Task : public Napi::AsyncWorker {
   void Execute() override {
     try {
       result_ = work_();
+    } catch (const LibraryMissing& error) {
+      number_ = error.number();
+      library_missing_ = true;
+      SetError(error.what());
     } catch (const KernelError& error) {
       number_ = error.number();
       SetError(error.what());
@@ -49,9 +62,11 @@ class Task : public Napi::AsyncWorker {
       SetError(error.what());
     }
   }
-  void OnOK() override { deferred_.Resolve(convert_(Env(), result_)); }
+  void OnOK() override {
+    Settle([this] { deferred_.Resolve(convert_(Env(), result_)); });
+  }
   void OnError(const Napi::Error& error) override {
-    deferred_.Reject(MakeError(Env(), error.Message(), number_, false).Value());
+    Settle([&] { deferred_.Reject(MakeError(Env(), error.Message(), number_, library_missing_).Value()); });
   }
 
  private:
@@ -63,6 +78,7 @@ class Task : public Napi::AsyncWorker {
   Convert convert_;
   T result_{};
   int number_ = 0;
+  bool library_missing_ = false;
 };
 
 }  // namespace thicket
