@@ -1,11 +1,13 @@
 /** What Thicket does to a host, on real kernels' tables: fencing its pools off, giving way to others, leaving nothing behind. */
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { call, dropped, OWN4, OWN6, POOL4, POOL6, start, steps } from '../fixtures/host-net.js';
 import { type Host, Lab, type Process, repository, waitFor } from '../lab/index.js';
 
 const lines = join(repository, 'test', 'fixtures', 'lines.py');
 const SERVICE = { endpoint4: '198.18.1.1', protocol: 'tcp', port: 80, target: { host: '192.168.1.31', port: 80 } } as const;
+
+jest.setTimeout(30_000);
 
 let lab: Lab;
 let gw: Host;

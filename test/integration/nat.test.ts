@@ -1,6 +1,6 @@
 /** A gateway's NAT on a real kernel: another host's stack stands for the core and the viewers behind it. */
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { applies, call, dropped, type Service, start, steps } from '../fixtures/host-net.js';
 import { type Host, Lab, type Process, repository, startLight, waitFor } from '../lab/index.js';
 
@@ -16,6 +16,8 @@ interface Flow {
   readonly original: { readonly source: string; readonly destination: string; readonly protocol: number; readonly destinationPort: number };
   readonly reply: { readonly source: string; readonly destination: string };
 }
+
+jest.setTimeout(30_000);
 
 let lab: Lab;
 let gw: Host;
