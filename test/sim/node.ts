@@ -1,14 +1,14 @@
 /** A node on a simulated data plane: the product's links, handshakes, routing and sessions, wired as ts/node/node.ts wires them. */
 import { randomBytes } from 'node:crypto';
 import { pino } from 'pino';
-import type { DataPlaneEvent, SocketAddress } from '../../ts/dataplane/data-plane.js';
+import type { DataPlaneEvent, LinkId, SocketAddress } from '../../ts/dataplane/data-plane.js';
 import { ms } from '../../ts/node/clock.js';
 import { HandleSource } from '../../ts/node/handles.js';
 import { NodeHandshakes } from '../../ts/node/handshakes.js';
 import { type Link, Links, type ParentAddress } from '../../ts/node/links.js';
 import type { OfferedService } from '../../ts/node/session-control.js';
 import { type Session, Sessions } from '../../ts/node/sessions.js';
-import { type ChildRights, type Hosted, Router } from '../../ts/routing/index.js';
+import { type ChildRights, decodeFrame, encodeFrame, type Hosted, Router } from '../../ts/routing/index.js';
 import { type KeyPair, keyBytes, type PublicKey, TrustList } from '../../ts/trust/index.js';
 import type { VirtualClock } from './clock.js';
 import { SimPlane } from './plane.js';
@@ -56,6 +56,7 @@ export class SimNode {
   trust: TrustList;
   readonly #clock: VirtualClock;
   readonly #asked = new Map<string, number>();
+  readonly #numbers = new Map<LinkId, number>();
   readonly #stop: (() => void)[] = [];
 
   constructor(id: NodeIdentity, clock: VirtualClock, wire: Wire) {
@@ -123,7 +124,11 @@ export class SimNode {
       neighbour: (link) => this.links.get(link),
       neighbourByKey: (key) => this.links.byKey(key),
       rights: (child) => this.#rights(this.links.byKey(child)),
-      send: (link, frame, generation) => this.links.send(link, frame, generation),
+      send: (link, frame, generation) => {
+        const sent = decodeFrame(frame);
+        if (sent?.kind === 'numbered') this.#numbers.set(link, Math.max(sent.number + 1, this.#numbers.get(link) ?? 0));
+        this.links.send(link, frame, generation);
+      },
       labelForward: (ingress, egress) => this.plane.labelForward(ingress, egress),
       labelRemove: (label) => this.plane.labelRemove(label),
       pathLost: (label, link) => this.sessions.pathLost(label, link),
@@ -203,6 +208,15 @@ export class SimNode {
       this.sessions.dial(own, peer).catch(() => {});
     }
     return false;
+  }
+
+  /** Slips a frame of its own making in where the router's next one would go: from then on the neighbour hears nothing of what the router says. */
+  slip(neighbour: PublicKey, body: Uint8Array): void {
+    const link = this.links.byKey(neighbour);
+    if (link === undefined) throw new RangeError('no link');
+    const number = this.#numbers.get(link.id) ?? 0;
+    this.#numbers.set(link.id, number + 1);
+    this.links.send(link.id, encodeFrame({ kind: 'numbered', number, body }));
   }
 
   session(peer: PublicKey, own: PublicKey = this.key): Session | undefined {

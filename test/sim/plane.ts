@@ -125,6 +125,8 @@ export class SimPlane implements DataPlane {
   readonly tun = undefined;
   readonly drops: Record<string, number> = {};
   relayed = 0;
+  /** What programs have open in each session. */
+  flows = 1;
   readonly #o: SimPlaneOptions;
   readonly #shut: (() => void)[] = [];
   readonly #links = new Map<LinkId, SimLink>();
@@ -166,6 +168,11 @@ export class SimPlane implements DataPlane {
   sendData(session: SessionId, bytes: Uint8Array): boolean {
     const path = this.#sessions.get(session)?.path;
     return path !== undefined && this.#seal(path, 'user', bytes);
+  }
+
+  /** Frees every relay label, as if nothing had come under any for ten minutes. */
+  expire(): void {
+    for (const [label, entry] of this.#labels) if (entry.action.to === 'link') this.#labels.delete(label);
   }
 
   /** As if 2^60 packets had been sealed. */
@@ -353,11 +360,12 @@ export class SimPlane implements DataPlane {
         txBytes: s.tx * 100n,
         rxPackets: s.rx,
         txPackets: s.tx,
-        flows: 1,
+        flows: this.flows,
         idleMs: since(s.heard),
         sentMs: since(s.sent),
       })),
       services: [],
+      media: 0,
       relay: { packets: BigInt(this.relayed), bytes: 0n, labels: this.relayLabels },
       ledger: { payload: 0n, overhead: 0n, control: 0n, keepAlive: 0n },
       drops: Object.fromEntries(Object.entries(this.drops).map(([name, count]) => [name, BigInt(count)])),

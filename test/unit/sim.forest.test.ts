@@ -1,7 +1,10 @@
 /** Random trees under random misfortune, from seeds: SIM_SEEDS=1,2,3 runs others. */
-import { describe, expect, test } from '@jest/globals';
+import { describe, expect, jest, test } from '@jest/globals';
 import type { PublicKey } from '../../ts/trust/index.js';
 import { Traffic, World } from '../sim/index.js';
+
+// Virtual time is quick; a machine with other work isn't.
+jest.setTimeout(60_000);
 
 const SEEDS = process.env.SIM_SEEDS?.split(',').map(Number) ?? [11, 12, 13, 14];
 

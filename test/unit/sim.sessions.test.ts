@@ -1,9 +1,12 @@
 /** Sessions: both ends agreeing on one path, rekeys that lose nothing, recovery, and what a replay can't do. */
-import { describe, expect, test } from '@jest/globals';
+import { describe, expect, jest, test } from '@jest/globals';
 import { encodeHello } from '../../ts/node/session-control.js';
 import { KeyPair } from '../../ts/trust/index.js';
 import { connected, deviceOf, dialled, plantTree } from '../sim/helpers.js';
 import { type Sent, Traffic, World } from '../sim/index.js';
+
+// Virtual time is quick; a machine with other work isn't.
+jest.setTimeout(60_000);
 
 /** Two leaves under one root: the labels that one sends under are those that the root gave it for the path to the other. */
 async function plantPair(seed: number): Promise<World> {

@@ -1,6 +1,9 @@
 /** The control logic of whole trees on simulated data planes: root, mid, viewer, gateway. */
-import { beforeEach, describe, expect, test } from '@jest/globals';
+import { beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { Traffic, World } from '../sim/index.js';
+
+// Virtual time is quick; a machine with other work isn't.
+jest.setTimeout(60_000);
 
 let world: World;
 
