@@ -204,6 +204,8 @@ export interface DataPlaneStats {
   readonly services: readonly ServiceStats[];
   /** Data packets forwarded by label for others. */
   readonly relay: { readonly packets: bigint; readonly bytes: bigint; readonly labels: number };
+  /** Streams set up by RTSP whose datagrams may pass now, at a gateway or at a viewer. */
+  readonly media: number;
   readonly ledger: { readonly payload: bigint; readonly overhead: bigint; readonly control: bigint; readonly keepAlive: bigint };
   /** Dropped packets by reason; the reasons are listed in native/core's `DropReason`. */
   readonly drops: Readonly<Record<string, bigint>>;

@@ -39,6 +39,7 @@ interface NativeStats {
   readonly relayPackets: bigint;
   readonly relayBytes: bigint;
   readonly relayLabels: number;
+  readonly media: number;
   readonly payload: bigint;
   readonly overhead: bigint;
   readonly control: bigint;
@@ -225,6 +226,7 @@ class NativeBackend implements DataPlane {
       sessions: s.sessions.map(({ id, ...rest }) => ({ session: id as SessionId, ...rest })),
       services: s.services,
       relay: { packets: s.relayPackets, bytes: s.relayBytes, labels: s.relayLabels },
+      media: s.media,
       ledger: { payload: s.payload, overhead: s.overhead, control: s.control, keepAlive: s.keepAlive },
       drops: Object.fromEntries(s.drops.map(({ name, count }) => [name, count])),
     };

@@ -261,6 +261,7 @@ pub struct JsStats {
     sessions: Vec<JsTraffic>,
     services: Vec<JsServiceStats>,
     relay: JsRelay,
+    media: f64,
     ledger: JsLedger,
     drops: BTreeMap<&'static str, u64>,
 }
@@ -628,6 +629,7 @@ pub fn stats(stats: &Stats) -> JsStats {
             bytes: stats.relay_bytes,
             labels: stats.relay_labels as f64,
         },
+        media: stats.media as f64,
         ledger: JsLedger {
             payload: stats.ledger.payload,
             overhead: stats.ledger.overhead,

@@ -358,6 +358,22 @@ mod tests {
     }
 
     #[test]
+    fn a_local_flow_is_never_two() {
+        let mut flows = Flows::new(KeyedState::new([3; 16]));
+        let now = Instant::default();
+        let key = LocalKey {
+            own: [198, 18, 0, 1].into(),
+            peer: [198, 18, 0, 9].into(),
+            protocol: protocol::TCP,
+            local_port: 5000,
+            remote_port: 554,
+        };
+        let first = flows.add(now, key, SessionId(1), false, None);
+        assert!(first.is_some() && flows.add(now, key, SessionId(2), true, None).is_none());
+        assert_eq!(flows.by_local(&key), first);
+    }
+
+    #[test]
     fn a_full_table_gives_up_what_is_dead_and_never_an_open_connection() {
         let mut flows = Flows::new(KeyedState::new([3; 16]));
         let (start, later) = (Instant::default(), Instant::from_micros(30_000_000));

@@ -1002,6 +1002,25 @@ fn a_player_that_comes_again_gets_the_ports_of_its_lost_connection() {
 }
 
 #[test]
+fn a_last_word_behind_a_teardown_does_not_keep_the_ports_from_the_next_connection() {
+    let mut lab = Lab::new();
+    for port in [5000, 5001] {
+        let (mut player, id) = playing(&mut lab, ANN, port);
+        lab.written(ANN);
+        lab.media(id, true, (CAMERA, 40_001), b"x");
+        assert_eq!(lab.written(ANN).1.len(), 1);
+        player.ask(
+            &mut lab,
+            "TEARDOWN rtsp://camera.home.thicket:554/live/ RTSP/1.0\r\nCSeq: 6\r\n\r\n",
+        );
+        player.answer(&mut lab, "RTSP/1.0 200 OK\r\nCSeq: 6\r\n\r\n");
+        let (vnet, packet) = udp(ip(1), ip(9), (6_101, 40_001), b"bye");
+        lab.tun_in(ANN, vnet, &packet);
+        assert!(lab.camera.is_empty());
+    }
+}
+
+#[test]
 fn a_viewer_with_too_many_reservations_is_refused_more() {
     let mut lab = Lab::new();
     let mut player = Player::connect(&mut lab, ANN, 5000);

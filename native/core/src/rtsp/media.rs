@@ -246,17 +246,23 @@ impl<A: Aead> Core<A> {
         // Set up again, with other ports perhaps.
         self.close(watched, |open| open.path == path);
         let gateway = watched.service.is_some();
-        for (theirs, ours) in [(client.0, server.0), (client.1, server.1)] {
-            let (wire_port, remote_port) = if gateway { (ours, theirs) } else { (theirs, ours) };
-            self.replace(watched, wire_port, remote_port);
+        let connection = watched.local;
+        let key = |theirs: u16, ours: u16| LocalKey {
+            protocol: protocol::UDP,
+            local_port: ours,
+            remote_port: theirs,
+            ..connection
+        };
+        for (at_client, at_server) in [(client.0, server.0), (client.1, server.1)] {
+            let (theirs, ours) = if gateway {
+                (at_client, at_server)
+            } else {
+                (at_server, at_client)
+            };
+            self.replace(watched, key(theirs, ours));
         }
         let mut add = |theirs: u16, ours: u16, watch| {
-            let local = LocalKey {
-                protocol: protocol::UDP,
-                local_port: ours,
-                remote_port: theirs,
-                ..watched.local
-            };
+            let local = key(theirs, ours);
             self.flows
                 .add_watched(now, local, watched.session, gateway, watched.account, watch)
         };
@@ -290,13 +296,14 @@ impl<A: Aead> Core<A> {
         }
     }
 
-    /// A player that lost its connection comes again with the same ports: the new one gets them.
-    fn replace(&mut self, watched: &mut Watched, wire_port: u16, remote_port: u16) {
+    /// A player that lost its connection comes again with the same ports: the new one gets them. So it does after it said a last word
+    /// behind its TEARDOWN, which made a flow like any program's.
+    fn replace(&mut self, watched: &mut Watched, local: LocalKey) {
         let wire = WireKey {
             session: watched.session,
             protocol: protocol::UDP,
-            wire_port,
-            remote_port,
+            wire_port: local.local_port,
+            remote_port: local.remote_port,
         };
         let uses = |open: &Open| open.rtp == wire || open.rtcp == wire;
         self.close(watched, uses);
@@ -308,6 +315,15 @@ impl<A: Aead> Core<A> {
             if let Some(mut other) = theirs.then(|| self.rtsp.take(index)).flatten() {
                 self.close(&mut other, uses);
                 self.rtsp.put(index, other);
+            }
+        }
+        for at in [self.flows.by_wire(&wire), self.flows.by_local(&local)]
+            .into_iter()
+            .flatten()
+        {
+            let flow = self.flows.get(at);
+            if let Some(key) = flow.filter(|f| !f.inbound && f.watch == Watch::Nobody).map(|f| f.wire) {
+                self.flows.remove_wire(&key);
             }
         }
     }

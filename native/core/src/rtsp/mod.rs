@@ -392,8 +392,10 @@ impl<A: Aead> Core<A> {
 
     fn read(&mut self, now: Instant, watched: &mut Watched, asks: bool, seen: Seen, out: &mut Vec<u8>) -> Taken {
         let fin = seen.has(tcp_flags::FIN);
-        watched.talk.last_media = self.rtsp.last_media;
-        watched.talk.room = self.has_room(watched);
+        if asks {
+            watched.talk.last_media = self.rtsp.last_media;
+            watched.talk.room = self.has_room(watched);
+        }
         let taken = if !asks {
             let mut reader = Answers(&mut watched.talk);
             watched.answers.take(seen.seq, seen.payload, fin, &mut reader, out)
@@ -414,7 +416,9 @@ impl<A: Aead> Core<A> {
                 taken
             }
         };
-        self.rtsp.last_media = watched.talk.last_media;
+        if asks {
+            self.rtsp.last_media = watched.talk.last_media;
+        }
         taken
     }
 

@@ -257,6 +257,72 @@ fn absolute_controls_become_relative_or_the_clients_own() {
     assert_eq!(between.opened.len(), 1);
 }
 
+/// What the camera gets for a SETUP with this Transport, and what the client gets for the camera's answer to it.
+fn set_up(transport: &str, answer: &str) -> (String, String) {
+    let mut between = Between::new();
+    let request = format!("SETUP rtsp://h/live RTSP/1.0\r\nTransport: {transport}\r\nCSeq: 1\r\n\r\n");
+    between.say(true, request.as_bytes(), &[]);
+    let answer = format!("RTSP/1.0 200 OK\r\nCSeq: 1\r\nTransport: {answer}\r\n\r\n");
+    between.say(false, answer.as_bytes(), &[]);
+    let line = |all: &Receiver| {
+        text(&all.0)
+            .lines()
+            .find(|l| l.starts_with("Transport"))
+            .unwrap()
+            .to_owned()
+    };
+    (line(&between.camera), line(&between.client))
+}
+
+#[test]
+fn ports_of_other_lengths_find_room_and_what_cannot_be_carried_is_nobodys() {
+    let (asked, answered) = set_up(
+        "RTP/AVP;unicast;client_port=9999-10000",
+        "RTP/AVP;unicast;client_port=20000-20001;server_port=5000-5001",
+    );
+    assert_eq!(asked, "Transport:RTP/AVP;unicast;client_port=20000-20001");
+    assert_eq!(
+        answered,
+        "Transport: RTP/AVP;unicast;client_port=9999-10000;server_port=5000-5001;"
+    );
+    let (asked, answered) = set_up(
+        "RTP/AVP;unicast;client_port=6100",
+        "RTP/AVP;client_port=7000;server_port=5000",
+    );
+    assert_eq!(
+        (&asked[11..], &answered[11..]),
+        (
+            "RTP/AVP;unicast;client_port=7000",
+            "RTP/AVP;client_port=6100;server_port=5000"
+        )
+    );
+    for (transport, becomes) in [
+        (
+            "RTP/AVP;unicast;client_port=554-555",
+            "XTP/AVP;unicast;client_port=554-555",
+        ),
+        ("RTP/AVP;multicast", "XTP/AVP;multicast"),
+        (
+            "RTP/AVP;unicast;client_port=6100-6101;mode=record",
+            "XTP/AVP;unicast;client_port=6100-6101;mode=record",
+        ),
+        (
+            "RTP/AVP;unicast;dest_addr=\":6100\"",
+            "XTP/AVP;unicast;;;;;;;;;;;;;;;;;;",
+        ),
+        (
+            "RTP/AVP/TCP;unicast;interleaved=0-1;mode=record",
+            "RTP/AVP/TCP;unicast;interleaved=0-1;mode=record",
+        ),
+        (
+            "RTP/AVP;unicast;destination=10.0.0.1;client_port=6100-6101",
+            "RTP/AVP;unicast;;;;;;;;;;;;;;;;;;;;;;client_port=7000-7001",
+        ),
+    ] {
+        assert_eq!(set_up(transport, "RTP/AVP").0, format!("Transport: {becomes}"));
+    }
+}
+
 fn pieces() -> impl Strategy<Value = Vec<(usize, u8)>> {
     prop::collection::vec((1usize..200, 0u8..4), 0..40)
 }
