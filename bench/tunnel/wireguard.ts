@@ -38,10 +38,14 @@ function program(): { readonly path: string; readonly version: string } {
   if (!existsSync(path)) {
     console.error('▸ installing wireguard-go by go install');
     mkdirSync(folder, { recursive: true });
-    execFileSync('go', ['install', `${MODULE}@latest`], {
-      env: { ...process.env, GOBIN: folder },
-      stdio: ['ignore', 'inherit', 'inherit'],
-    });
+    try {
+      execFileSync('go', ['install', `${MODULE}@latest`], {
+        env: { ...process.env, GOBIN: folder },
+        stdio: ['ignore', 'inherit', 'inherit'],
+      });
+    } catch (cause) {
+      throw new LabError('wireguard-go, which Thicket is measured beside, does not build: install Go 1.23 or later', { cause });
+    }
   }
   const lines = execFileSync('go', ['version', '-m', path], { encoding: 'utf8' });
   return { path, version: /^\s+mod\s+\S+\s+(\S+)/m.exec(lines)?.[1] ?? 'unknown' };
