@@ -99,14 +99,31 @@ export class Endpoints {
     const account = this.#accounts.get(name) ?? this.#accounts.size;
     this.#accounts.set(name, account);
     const base = { protocol, port, rtsp, target, allow, force, account };
+    const lan = await this.#lan(target.host);
+    if ('source' in lan) return { ...base, lan: lan.source };
+    this.#o.log.warn({ endpoint, port }, lan.off);
+    return { ...base, off: lan.off };
+  }
+
+  /** Our own address on the way to a device, or why there is none. */
+  async #lan(host: string): Promise<{ readonly source: string } | { readonly off: string }> {
+    if (host.includes(':') && !this.#o.pools.some((pool) => pool.includes(':')))
+      return { off: `the target ${host} needs IPv6 here: set interface.ipv6` };
     try {
-      const { source } = await this.#o.kernel.routeTo(target.host);
-      return { ...base, lan: source };
+      return { source: (await this.#o.kernel.routeTo(host)).source };
     } catch (error) {
-      const off = `there is no route to ${target.host}: ${describe(error)}`;
-      this.#o.log.warn({ endpoint, port }, off);
-      return { ...base, off };
+      return { off: `there is no route to ${host}: ${describe(error)}` };
     }
+  }
+
+  /** Whether the way to some device has come, gone or moved since `apply`, or its NAT rule is still missing: then apply again. */
+  async moved(): Promise<boolean> {
+    for (const service of this.all().flatMap((endpoint) => endpoint.services)) {
+      const lan = await this.#lan(service.target.host);
+      const source = 'source' in lan ? lan.source : undefined;
+      if (service.lan !== source || (source !== undefined && service.off !== undefined)) return true;
+    }
+    return false;
   }
 
   async #checkTarget(config: EndpointConfig, service: ServiceConfig): Promise<void> {

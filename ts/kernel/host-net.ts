@@ -9,7 +9,7 @@ import { closeForwarding, openedBy, openForwarding, type Wanted } from './forwar
 import { type KernelNet, type NewRoute, ROUTE_PROTOCOL } from './kernel-net.js';
 import { contains, network, occupant } from './pools.js';
 import { type Maps, removeCommands, serviceCommands, tableCommands } from './ruleset.js';
-import { Sysctls } from './sysctls.js';
+import { hasIpv6, Sysctls } from './sysctls.js';
 
 export interface HostNetOptions {
   /** The TUN's name. */
@@ -55,8 +55,7 @@ export class HostNet {
   private constructor(kernel: KernelNet, options: HostNetOptions, sysctls: Sysctls) {
     this.#kernel = kernel;
     this.#sysctls = sysctls;
-    const enabled = sysctls.get('net/ipv6/conf/default/disable_ipv6') === '0';
-    this.ipv6 = options.pool6 !== undefined && options.own6 !== undefined && enabled;
+    this.ipv6 = options.pool6 !== undefined && options.own6 !== undefined && hasIpv6(sysctls);
     this.#o = this.ipv6 ? options : { ...options, pool6: undefined, own6: undefined };
     if (!this.ipv6 && options.pool6 !== undefined) options.log.warn('IPv6 is switched off on this host: local addresses are IPv4 only');
     this.#wanted = { tun: options.interface, ...NOTHING };
@@ -65,6 +64,11 @@ export class HostNet {
   /** Changes nothing yet. Throws BAD_STATE for a damaged state file. */
   static open(kernel: KernelNet, options: HostNetOptions): HostNet {
     return new HostNet(kernel, options, new Sysctls({ file: join(options.stateFolder, 'host.json') }));
+  }
+
+  /** Whether a TUN would have IPv6 here. */
+  static hasIpv6(stateFolder: string): boolean {
+    return hasIpv6(new Sysctls({ file: join(stateFolder, 'host.json') }));
   }
 
   /** The TUN's name. */

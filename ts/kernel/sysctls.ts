@@ -143,3 +143,8 @@ export class Sysctls {
 function here(): { boot: string; namespace: string } {
   return { boot: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(), namespace: readlinkSync('/proc/self/ns/net') };
 }
+
+/** Whether new interfaces on this host have IPv6. */
+export function hasIpv6(sysctls: Pick<Sysctls, 'get'>): boolean {
+  return sysctls.get('net/ipv6/conf/default/disable_ipv6') === '0';
+}

@@ -118,12 +118,14 @@ export class Bindings {
     this.#policies.set(session.id, policy);
     this.#o.plane.sessionPolicy(policy);
     const gone = (before?.inbound ?? []).filter((service) => !policy.inbound.some((s) => same(s, service)));
-    await this.#cut(session, gone);
+    if (gone.length > 0) await this.#cut(this.#pairsOf(session, gone));
   }
 
-  /** A session is over because it is no longer admitted: what the kernel keeps of it goes, too. */
-  cutAll(session: Session): Promise<void> {
-    return this.#cut(session, undefined);
+  /** A session isn't admitted any more: `close` ends it, and then what the kernel keeps of its flows goes, too. */
+  async evict(session: Session, close: () => void): Promise<void> {
+    const pairs = this.#pairsOf(session, undefined);
+    close();
+    await this.#cut(pairs);
   }
 
   /** What the far end may reach here, as told to it. */
@@ -169,8 +171,9 @@ export class Bindings {
     return key === this.#o.self ? this.#o.pool?.first : this.#o.endpoint(key)?.addresses;
   }
 
-  async #cut(session: Session, services: readonly AllowedService[] | undefined): Promise<void> {
-    if (session.own === this.#o.self || services?.length === 0) return;
+  /** Flows as the kernel's connection tracking knows them: all of a session's, or those of some services. */
+  #pairsOf(session: Session, services: readonly AllowedService[] | undefined): FlowPair[] {
+    if (session.own === this.#o.self) return [];
     const pairs: FlowPair[] = [];
     for (const { session: of, addresses } of this.#bound.values()) {
       if (of.id !== session.id) continue;
@@ -183,8 +186,19 @@ export class Bindings {
         else pairs.push(...services.map(({ protocol, port }) => ({ peer, endpoint, protocol, port })));
       }
     }
+    return pairs;
+  }
+
+  async #cut(pairs: readonly FlowPair[]): Promise<void> {
     if (pairs.length === 0) return;
-    await this.#o.cut(pairs).catch((error: unknown) => this.#o.log.error(`flows could not be cut: ${describe(error)}`));
+    try {
+      // The data plane takes orders in turn: when it answers this question the flows are cut there. One more packet of theirs, and the kernel
+      // would track them again.
+      this.#o.plane.stats();
+      await this.#o.cut(pairs);
+    } catch (error) {
+      this.#o.log.error(`flows could not be cut: ${describe(error)}`);
+    }
   }
 }
 

@@ -37,6 +37,8 @@ import type { Undo } from './undo.js';
 import { warningsOf } from './warnings.js';
 
 const TICK = ms(200);
+/** How often the ways to the devices are looked at. */
+const ROUTES = ms(10_000);
 /** Refusals by far ends that are remembered, in all. */
 const DENIED = 64;
 
@@ -123,6 +125,7 @@ export class Node implements RunningNode {
       this.#sessions.closeAll('the node stops');
       this.#links.close();
     });
+    undo.push(this.#clock.every(ROUTES, () => void this.#followRoutes()));
     this.control = this.#makeControl(health);
     for (const parent of this.#config.parents) this.#links.addParent(parent);
     for (const warning of this.#warnings()) log.warn(warning);
@@ -211,7 +214,9 @@ export class Node implements RunningNode {
     this.#config = next;
     this.#trust = this.#trustOf(next);
     this.#p.log.level = next.log.level;
-    for (const session of this.#sessions.all()) if (gone.includes(session.own)) this.#sessions.close(session.id, 'the endpoint is gone');
+    for (const session of this.#sessions.all().filter((s) => gone.includes(s.own))) {
+      await this.#bindings.evict(session, () => this.#sessions.close(session.id, 'the endpoint is gone'));
+    }
     this.#router.withdraw(gone);
     for (const parent of before.parents) {
       if (!next.parents.some((p) => p.key === parent.key && p.host === parent.host && p.port === parent.port))
@@ -226,6 +231,17 @@ export class Node implements RunningNode {
     this.#router.changed();
   }
 
+  /** A LAN that comes up late, or gets another address, must not need a reload. */
+  async #followRoutes(): Promise<void> {
+    try {
+      await this.#inTurn(async () => {
+        if (await this.#endpoints?.moved()) await this.#apply(this.#config);
+      });
+    } catch (error) {
+      this.#p.log.error(describe(error));
+    }
+  }
+
   /** Rules changed under a live session: it goes on with what it may still do, or ends. */
   async #judge(session: Session): Promise<void> {
     if (this.#trust.admits(session.identity)) {
@@ -233,9 +249,7 @@ export class Node implements RunningNode {
       this.#sessions.offer(session.id);
       return;
     }
-    const cut = this.#bindings.cutAll(session);
-    this.#sessions.close(session.id, 'no longer trusted');
-    await cut;
+    await this.#bindings.evict(session, () => this.#sessions.close(session.id, 'no longer trusted'));
   }
 
   #trustOf(config: Config): TrustList {

@@ -55,8 +55,7 @@ export async function takePlace(options: PlaceOptions, undo: Undo): Promise<Plac
   if (!hidden) return { plane: open(false), ipv6: undefined, ground: undefined };
 
   const kernel = loadKernel();
-  const ipv6 =
-    config.interface.ipv6 === 'off' ? undefined : config.interface.ipv6 === 'auto' ? randomUla(stateFolder) : config.interface.ipv6;
+  const ipv6 = ipv6Pool(options);
   const pool = await AddressPool.open({
     folder: stateFolder,
     ipv4,
@@ -83,4 +82,15 @@ export async function takePlace(options: PlaceOptions, undo: Undo): Promise<Plac
   const plane = open(true);
   await net.attach();
   return { plane, ipv6, ground: { kernel, pool, nat: new Nat(kernel, net) } };
+}
+
+/** Without IPv6 on this host no name gets an AAAA record, since nothing could be sent there. */
+function ipv6Pool({ config, stateFolder, log }: PlaceOptions): string | undefined {
+  const { ipv6 } = config.interface;
+  if (ipv6 === 'off') return undefined;
+  if (!HostNet.hasIpv6(stateFolder)) {
+    log.warn('IPv6 is switched off on this host: local addresses are IPv4 only');
+    return undefined;
+  }
+  return ipv6 === 'auto' ? randomUla(stateFolder) : ipv6;
 }
