@@ -28,5 +28,20 @@ if (lines.length === 0 || /^error(\[|:)/m.test(cargo)) {
   failed += 1;
 }
 
+try {
+  const suite = readFileSync(join(folder, 'ctest.xml'), 'utf8');
+  const count = (name) => {
+    const value = Number(new RegExp(`<testsuite [^>]*\\b${name}="(\\d+)"`, 's').exec(suite)?.[1]);
+    if (!Number.isInteger(value)) throw new TypeError(`no ${name}`);
+    return value;
+  };
+  const bad = count('failures') + count('disabled') + count('skipped');
+  passed += count('tests') - bad;
+  failed += bad;
+} catch {
+  console.error('no result from ctest');
+  failed += 1;
+}
+
 console.log(`${passed} passed, ${failed} failed`);
 process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
