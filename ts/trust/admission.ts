@@ -18,11 +18,11 @@ export type NetworkLookup = (text: string) => PublicKey;
 export function parseWho(text: string, network: NetworkLookup = (t) => parseKey(t.split('.', 1)[0] ?? '')): Who {
   if (text === 'anyone-trusted') return { kind: 'anyone-trusted' };
   const colon = text.indexOf(':');
-  const kind = text.slice(0, colon);
+  const kind = colon < 0 ? '' : text.slice(0, colon);
   const rest = text.slice(colon + 1);
   const at = rest.indexOf('@');
   const subject = at < 0 ? rest : rest.slice(0, at);
-  const where = at < 0 ? {} : { network: network(rest.slice(at + 1)) };
+  const where = (): { readonly network?: PublicKey } => (at < 0 ? {} : { network: network(rest.slice(at + 1)) });
   switch (kind) {
     case 'node':
       return { kind, key: parseKey(rest) };
@@ -30,9 +30,9 @@ export function parseWho(text: string, network: NetworkLookup = (t) => parseKey(
       return { kind, network: network(rest) };
     case 'name':
       for (const part of subject.split('.')) checkLabel('name', part);
-      return { kind, name: subject, ...where };
+      return { kind, name: subject, ...where() };
     case 'group':
-      return { kind, group: checkLabel('group', subject), ...where };
+      return { kind, group: checkLabel('group', subject), ...where() };
     default:
       throw new ThicketError('BAD_ARGUMENT', `"${text}" names nobody: use node:KEY, name:NAME, group:G, network:KEY or anyone-trusted`);
   }

@@ -14,12 +14,14 @@ export function encodeCbor(value: Cbor): Uint8Array {
 /** Throws BAD_ENCODING. */
 export function decodeCbor(bytes: Uint8Array): Cbor {
   let value: Cbor;
+  let again: Uint8Array;
   try {
     value = decode(bytes, { strict: true, allowIndefinite: false, allowUndefined: false, allowNaN: false, allowInfinity: false });
+    again = encode(value);
   } catch (error) {
     throw new ThicketError('BAD_ENCODING', 'not deterministic CBOR', { cause: error });
   }
-  if (!equalBytes(encode(value), bytes)) throw new ThicketError('BAD_ENCODING', 'not deterministic CBOR');
+  if (!equalBytes(again, bytes)) throw new ThicketError('BAD_ENCODING', 'not deterministic CBOR');
   return value;
 }
 

@@ -10,14 +10,16 @@ import {
   fsyncSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   unlinkSync,
-  writeSync,
+  writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { describe, ThicketError } from '../errors.js';
+import { describe, isThicketError, ThicketError } from '../errors.js';
 
 const sum = (text: string): string => `sha256:${createHash('sha256').update(text).digest('hex')}\n`;
 
@@ -27,7 +29,8 @@ export function writeFileDurably(path: string, text: string): void {
   try {
     const fd = openSync(temporary, 'wx', 0o600);
     try {
-      writeSync(fd, text);
+      // All of it: one write may take less than it was given.
+      writeFileSync(fd, text);
       fsyncSync(fd);
     } finally {
       closeSync(fd);
@@ -77,6 +80,9 @@ export function readPrivate(path: string): string | undefined {
     if ((mode & 0o077) !== 0) throw new ThicketError('LAX_PERMISSIONS', `${path} can be read by others: chmod 600 ${path}`);
     if (uid !== process.getuid?.()) throw new ThicketError('LAX_PERMISSIONS', `${path} belongs to somebody else: chown it`);
     return readFileSync(fd, 'utf8');
+  } catch (error) {
+    if (isThicketError(error)) throw error;
+    throw new ThicketError('BAD_STATE', `${path} can't be read (${describe(error)}): check what lies there`);
   } finally {
     closeSync(fd);
   }
@@ -91,4 +97,17 @@ export function ensurePrivateFolder(path: string): void {
   }
   const { mode } = statSync(path);
   if ((mode & 0o077) !== 0) throw new ThicketError('LAX_PERMISSIONS', `${path} can be read by others: chmod 700 ${path}`);
+}
+
+/** Temporary files of programs that were killed while they wrote; younger ones may still be at work. */
+const LEFTOVER = /^\.[0-9a-f]{12}\.tmp$/;
+const LEFTOVER_AFTER = 60_000;
+
+/** Removes what killed programs left behind in a folder of our own. */
+export function removeLeftovers(folder: string): void {
+  for (const name of readdirSync(folder).filter((file) => LEFTOVER.test(file))) {
+    const path = join(folder, name);
+    const age = Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now());
+    if (Math.abs(age) > LEFTOVER_AFTER) rmSync(path, { force: true });
+  }
 }

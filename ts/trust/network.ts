@@ -4,11 +4,13 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { ThicketError } from '../errors.js';
 import { type Certificate, checkLabel, encodeCertificate, encodeGrant, type Right } from './certificate.js';
-import { ensurePrivateFolder, loadState, saveState } from './files.js';
+import { ensurePrivateFolder, loadState, removeLeftovers, saveState } from './files.js';
 import { base32, KeyPair, type PublicKey, parseKey, verify } from './keys.js';
 import { sodium } from './sodium.js';
 
 const DAY = 86_400;
+/** Short names in one bundle. */
+const GRANTS_MAX = 64;
 /** 16 bytes: 26 characters of base32. */
 const SECRET_BYTES = 16;
 
@@ -46,7 +48,7 @@ const Bundle = z.strictObject({
   thicketCertificate: z.literal(1),
   network: z.string(),
   certificate: Base64,
-  grants: z.array(Base64).max(64),
+  grants: z.array(Base64).max(GRANTS_MAX),
 });
 
 export interface SignedBundle {
@@ -96,8 +98,8 @@ function parseJson(text: string): unknown {
 
 const Stored = z.strictObject({
   name: z.string(),
-  seed: Base64,
-  namingSecret: z.string(),
+  seed: z.string().regex(/^[A-Za-z0-9+/]{43}=$/),
+  namingSecret: z.string().regex(/^[a-z2-7]{26}$/),
   serial: z.number().int().nonnegative(),
   lastIssuedAt: z.number().int().nonnegative(),
   generations: z.record(z.string(), z.number().int().positive()),
@@ -152,8 +154,11 @@ export class NetworkFolder {
 
   static open(folder: string): NetworkFolder {
     const file = join(folder, 'network.json');
-    const parsed = Stored.safeParse(loadState(file));
-    if (!parsed.success) throw new ThicketError('NO_KEY', `${folder} holds no network: make one with thicket network create`);
+    const value = loadState(file);
+    if (value === undefined) throw new ThicketError('NO_KEY', `${folder} holds no network: make one with thicket network create`);
+    const parsed = Stored.safeParse(value);
+    if (!parsed.success) throw new ThicketError('BAD_STATE', `${file} is damaged: restore it from a backup`);
+    removeLeftovers(folder);
     return new NetworkFolder(file, parsed.data);
   }
 
@@ -175,7 +180,9 @@ export class NetworkFolder {
     }
     const issuedAt = Math.max(now, last);
     const serial = this.#stored.serial + 1;
-    const endpoints = options.endpoints ?? [];
+    const endpoints = [...new Set(options.endpoints ?? [])];
+    if (endpoints.length > GRANTS_MAX)
+      throw new ThicketError('BAD_ARGUMENT', `a gateway has at most ${GRANTS_MAX} short names: sign for fewer`);
     const rights = [...new Set<Right>([...(options.rights ?? []), ...(endpoints.length > 0 ? (['gateway'] as const) : [])])];
     const certificate: Certificate = {
       network: this.#pair.publicKey,

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { describe, ThicketError } from '../errors.js';
 import { type Certificate, decodeCertificate, decodeGrant, encodeEndpointCertificate } from './certificate.js';
-import { ensurePrivateFolder, loadState, saveState } from './files.js';
+import { ensurePrivateFolder, loadState, removeLeftovers, saveState } from './files.js';
 import { KeyPair } from './keys.js';
 import { decodeBundle, encodeBundle, encodeRequest, type SignedBundle } from './network.js';
 
@@ -15,10 +15,12 @@ const EPOCH_JUMP = 1n << 16n;
 /** The floor is written at most so often, seconds of its own time. */
 const FLOOR_STEP = 3_600;
 
-const KeyFile = z.strictObject({ seed: z.string() });
+/** 32 bytes of base64. */
+const Seed = z.string().regex(/^[A-Za-z0-9+/]{43}=$/);
+const KeyFile = z.strictObject({ seed: Seed });
 const EpochFile = z.strictObject({ epoch: z.string().regex(/^\d{1,20}$/) });
 const FloorFile = z.strictObject({ floor: z.number().int().nonnegative() });
-const EndpointsFile = z.record(z.string(), z.strictObject({ seed: z.string(), serial: z.number().int().nonnegative() }));
+const EndpointsFile = z.record(z.string(), z.strictObject({ seed: Seed, serial: z.number().int().nonnegative() }));
 const GenerationsFile = z.record(z.string(), z.number().int().nonnegative());
 
 /** A node's certificate with its network. */
@@ -39,12 +41,15 @@ export class NodeStore {
   readonly folder: string;
   readonly pair: KeyPair;
   #floor: number;
+  /** As on disk. */
+  #writtenFloor: number;
   #generations: Record<string, number>;
 
   private constructor(folder: string, pair: KeyPair) {
     this.folder = folder;
     this.pair = pair;
-    this.#floor = Math.max(BUILD_TIME, this.#load('floor.json', FloorFile)?.floor ?? 0);
+    this.#writtenFloor = Math.max(BUILD_TIME, this.#load('floor.json', FloorFile)?.floor ?? 0);
+    this.#floor = this.#writtenFloor;
     this.#generations = this.#load('generations.json', GenerationsFile) ?? {};
   }
 
@@ -66,13 +71,13 @@ export class NodeStore {
     } catch {
       throw new ThicketError('NOT_WRITABLE', `${folder} is not writable: check its owner, or choose another with --state`);
     }
+    removeLeftovers(folder);
     const file = join(folder, 'node.key');
     const value = loadState(file);
     if (value === undefined) throw new ThicketError('NO_KEY', `${folder} has no node key: run thicket node init`);
     const parsed = KeyFile.safeParse(value);
-    const seed = parsed.success ? Buffer.from(parsed.data.seed, 'base64') : Buffer.alloc(0);
-    if (seed.length !== 32) throw new ThicketError('BAD_STATE', `${file} is damaged: restore it from a backup`);
-    return new NodeStore(folder, KeyPair.fromSeed(seed));
+    if (!parsed.success) throw new ThicketError('BAD_STATE', `${file} is damaged: restore it from a backup`);
+    return new NodeStore(folder, KeyPair.fromSeed(Buffer.from(parsed.data.seed, 'base64')));
   }
 
   /** A signing request for `thicket network sign`. */
@@ -159,9 +164,10 @@ export class NodeStore {
   /** Something that our own network key signed was made at `seconds`: that is past. */
   raiseFloor(seconds: number): void {
     if (seconds <= this.#floor) return;
-    const write = seconds - this.#floor >= FLOOR_STEP;
     this.#floor = seconds;
-    if (write) saveState(join(this.folder, 'floor.json'), { floor: seconds });
+    if (seconds - this.#writtenFloor < FLOOR_STEP) return;
+    saveState(join(this.folder, 'floor.json'), { floor: seconds });
+    this.#writtenFloor = seconds;
   }
 
   /** One more boot: the number is on disk before it is used. Throws when it can't be written. */
