@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
-import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument } from 'yaml';
+import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument, visit } from 'yaml';
 import type { z } from 'zod';
 import { describe, isThicketError, ThicketError } from '../errors.js';
 import {
@@ -156,9 +156,25 @@ export function parseConfig(text: string, file: string, stateFolder: string): Co
     const [first = ''] = fault.message.split('\n', 1);
     throw new ThicketError('BAD_CONFIG', `${file}:${lines.linePos(fault.pos[0]).line}: ${first}`);
   }
-  const shape = ConfigShape.safeParse(place.at([], () => document.toJS({ maxAliasCount: 16 })) ?? {});
+  const shape = ConfigShape.safeParse(plainOf(document, file, lines) ?? {});
   if (!shape.success) throw shapeError(place, shape.error);
   return build(shape.data, place, stateFolder);
+}
+
+/** The document as plain values; aliases that lead nowhere, or to too much, are refused. */
+function plainOf(document: Document, file: string, lines: LineCounter): unknown {
+  let at = 0;
+  visit(document, {
+    Alias(_, alias) {
+      at = alias.range?.[0] ?? 0;
+      return alias.resolve(document) === undefined ? visit.BREAK : undefined;
+    },
+  });
+  try {
+    return document.toJS({ maxAliasCount: 16 });
+  } catch (error) {
+    throw new ThicketError('BAD_CONFIG', `${file}:${lines.linePos(at).line}: ${describe(error)}`);
+  }
 }
 
 function shapeError(place: Place, error: z.ZodError): ThicketError {
@@ -217,6 +233,13 @@ function build(raw: ConfigText, place: Place, stateFolder: string): Config {
     control: { socket: raw.control.socket ?? join(stateFolder, 'control.sock') },
     log: raw.log,
   };
+  const address = ({ host, port }: HostPort): string => `${host} ${port}`;
+  unique(config.listen, address, (index) => place.error(['listen', index], 'this address is there twice: remove one'));
+  unique(
+    config.forwards,
+    (f) => address(f.listen),
+    (index) => place.error(['forwards', index, 'listen'], 'this address is there twice: use another port'),
+  );
   unique(
     config.endpoints,
     (e) => e.name,

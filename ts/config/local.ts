@@ -159,10 +159,10 @@ function joined(config: Config, stored: Stored): Config {
     services: endpoint.services.map((service) => ({ ...service, allow: allowed(endpoint.name, service, stored) })),
   }));
   const denied = new Set(stored.trust.filter((t) => !t.trusted).map((t) => t.key));
-  const trust: Trusted[] = [
-    ...config.trust.filter((t) => !denied.has(trustedKey(t))),
-    ...stored.trust.filter((t) => t.trusted).map((t) => ({ network: parseKey(t.key) })),
-  ];
+  const kept = config.trust.filter((t) => !denied.has(trustedKey(t)));
+  const listed = new Set(kept.map(trustedKey));
+  const added = stored.trust.filter((t) => t.trusted && !listed.has(t.key)).map((t): Trusted => ({ network: parseKey(t.key) }));
+  const trust = [...kept, ...added];
   return { ...config, endpoints, trust };
 }
 

@@ -103,7 +103,9 @@ export function parsePool(text: string, family: 4 | 6, shortest: number, longest
 export function parseNamePort(text: string): { readonly name: string; readonly port: number } {
   const colon = text.lastIndexOf(':');
   if (colon <= 0) throw bad(`"${text}" is not a service: use NAME:PORT`);
-  return { name: text.slice(0, colon), port: parsePort(text.slice(colon + 1)) };
+  const name = text.slice(0, colon);
+  if (!isHostName(name)) throw bad(`"${name}" is not a name: use one as in camera.home.thicket`);
+  return { name, port: parsePort(text.slice(colon + 1)) };
 }
 
 const SCHEMES: Readonly<Record<string, { readonly port: number; readonly rtsp: boolean }>> = {
