@@ -105,7 +105,7 @@ export class NodeControl implements ControlHost {
         keepAlive: safe(stats.ledger.keepAlive),
       },
       drops: Object.fromEntries(Object.entries(stats.drops).map(([reason, count]) => [reason, safe(count)])),
-      refused: { ...router.counters, ...router.setups.counters },
+      refused: { ...this.#o.links.counters, ...router.counters, ...router.setups.counters },
       warnings: this.#o.warnings(),
     };
   }

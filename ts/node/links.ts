@@ -131,6 +131,8 @@ export class Links {
   readonly #byId = new Map<LinkId, Entry>();
   readonly #calling = new Map<PublicKey, Calling>();
   readonly #pending = new Map<Generation, Pending>();
+  /** Refused handshake messages by reason, for `status`. */
+  readonly counters: Record<string, number> = {};
   #closed = false;
 
   constructor(options: LinksOptions) {
@@ -314,6 +316,7 @@ export class Links {
       else this.#answered(socket, from, bytes, type);
     } catch (error) {
       // Strangers' mistakes: silence towards them, a line for us.
+      this.#count('handshake');
       this.#o.log.debug({ error: error instanceof Error ? error.message : String(error) }, 'a handshake was refused');
     }
   }
@@ -325,6 +328,7 @@ export class Links {
       if (initiation === undefined || calling.index !== index) continue;
       if (type === 3) {
         if (initiation.cookie(bytes)) calling.nextAt = this.#o.clock.now();
+        else this.#count('cookie');
         return;
       }
       const result = initiation.finish(bytes);
@@ -345,6 +349,11 @@ export class Links {
       this.#adoptParent(calling, socket, from, result);
       return;
     }
+    this.#count('unasked');
+  }
+
+  #count(reason: string): void {
+    this.counters[reason] = (this.counters[reason] ?? 0) + 1;
   }
 
   #adoptParent(calling: Calling, socket: number, from: SocketAddress, established: EstablishedLink): void {

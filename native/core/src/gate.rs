@@ -112,7 +112,8 @@ impl Gate {
             self.loaded_until = now + Duration::from_secs(5);
         }
         let proven = self.mac2_holds(from, message);
-        if now < self.loaded_until && !proven {
+        // A wrong mac2 is told apart from none also without load, so that no bit of a message can be changed unnoticed: a stale cookie gets a new one.
+        if !proven && (now < self.loaded_until || !without_mac2(message)) {
             return Verdict::Cookie(self.cookie_reply(from, message));
         }
         if proven && !self.take(now, from) {
@@ -135,10 +136,13 @@ impl Gate {
         });
     }
 
-    /// Judges message 2: mac1 under our own key; what it answers is the control logic's to know.
+    /// Judges message 2: mac1 under our own key, no mac2; what it answers is the control logic's to know.
     pub fn response(&mut self, now: Instant, from: Remote, message: &[u8]) -> Verdict {
         if !self.mac1_holds(message) {
             return Verdict::Drop(DropReason::BadMac1);
+        }
+        if !without_mac2(message) {
+            return Verdict::Drop(DropReason::Malformed);
         }
         self.answer(now, from)
     }
@@ -224,6 +228,13 @@ impl Gate {
     }
 }
 
+/// Whether the place for mac2 is empty.
+fn without_mac2(message: &[u8]) -> bool {
+    message
+        .get(MAC2_AT..)
+        .is_some_and(|mac2| mac2.iter().all(|&byte| byte == 0))
+}
+
 fn cookie_for(secret: &[u8; 32], from: Remote) -> [u8; 16] {
     let port = from.address.port().to_be_bytes();
     match from.address.ip() {
@@ -252,6 +263,7 @@ mod tests {
         let mut m = vec![9; HANDSHAKE_LEN];
         let mac1 = blake2b_128_keyed(&mac1_key(node), &[&m[..MAC1_AT]]);
         m[MAC1_AT..MAC2_AT].copy_from_slice(&mac1);
+        m[MAC2_AT..].fill(0);
         if let Some(cookie) = cookie {
             let mac2 = blake2b_128_keyed(&cookie, &[&m[..MAC2_AT]]);
             m[MAC2_AT..].copy_from_slice(&mac2);
@@ -301,6 +313,23 @@ mod tests {
         assert!(matches!(
             gate.initiation(now, remote(1), &with),
             Verdict::Drop(DropReason::RateLimited)
+        ));
+    }
+
+    #[test]
+    fn a_wrong_mac2_is_noticed_without_load_too() {
+        let node = [5; 32];
+        let mut gate = Gate::new(&node, [1; 32]);
+        let now = Instant::from_micros(1);
+        let wrong = message(&node, Some([1; 16]));
+        assert!(matches!(gate.initiation(now, remote(1), &wrong), Verdict::Cookie(_)));
+        assert!(matches!(
+            gate.response(now, remote(1), &wrong),
+            Verdict::Drop(DropReason::Malformed)
+        ));
+        assert!(matches!(
+            gate.initiation(now, remote(1), &message(&node, None)),
+            Verdict::Pass
         ));
     }
 
