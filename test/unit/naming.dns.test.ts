@@ -404,7 +404,7 @@ describe('load', () => {
     client.send(query('thicket', 999));
     await answered;
     await waitFor(() => calls === 1);
-    const timer = setInterval(() => release(NAMES['camera.home'] as Resolution), 20);
+    const timer = setInterval(() => release(NAMES['camera.home'] as Resolution), 20).unref();
     expect((await both).map(({ answers }) => answers.length)).toEqual([1, 1, 1]);
     clearInterval(timer);
     client.close();
@@ -585,14 +585,14 @@ function framed(message: Buffer): [Buffer, Buffer] {
 }
 
 async function udp(): Promise<Socket> {
-  const client = createSocket('udp4');
+  const client = createSocket('udp4').unref();
   client.on('error', () => {});
   await new Promise<void>((done) => client.connect(port, '127.0.0.1', done));
   return client;
 }
 
 async function tcp(): Promise<TcpSocket> {
-  const connection = connect(port, '127.0.0.1');
+  const connection = connect(port, '127.0.0.1').unref();
   connection.on('error', () => {});
   await new Promise((done) => connection.once('connect', done));
   return connection;
