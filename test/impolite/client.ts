@@ -15,6 +15,8 @@ export interface ImpoliteOptions {
   readonly state: string;
   /** `udp://host:port#key`. */
   readonly parent: string;
+  /** `udp://host:port`: be a relay there, one that does as it should. Default: a leaf. */
+  readonly listen?: string;
   /** Network namespace; default: where the test runs. */
   readonly netns?: string;
 }
@@ -33,7 +35,14 @@ export class ImpoliteClient {
   /** Resolves when its link to the parent is up. */
   static async start(options: ImpoliteOptions): Promise<ImpoliteClient> {
     const inside = options.netns === undefined ? [] : ['ip', 'netns', 'exec', options.netns];
-    const [command = '', ...args] = [...inside, process.execPath, PROGRAM, options.state, options.parent];
+    const [command = '', ...args] = [
+      ...inside,
+      process.execPath,
+      PROGRAM,
+      options.state,
+      options.parent,
+      ...(options.listen === undefined ? [] : [options.listen]),
+    ];
     const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => name !== 'NODE_OPTIONS'));
     const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], env });
     let complaint = '';

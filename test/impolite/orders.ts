@@ -17,6 +17,8 @@ export async function carryOut(node: RawNode, order: Order): Promise<Results[Ord
   switch (order.do) {
     case 'status':
       return status(node);
+    case 'heard':
+      return node.heard.map((heard) => ({ ...heard, bytes: hex(heard.bytes) }));
     case 'dial':
       return { session: (await node.dial(order.peer)).id };
     case 'stop':
@@ -40,7 +42,7 @@ export async function carryOut(node: RawNode, order: Order): Promise<Results[Ord
   }
 }
 
-type Sending = Exclude<Order, { readonly do: 'status' | 'dial' | 'stop' | 'replay' | 'datagrams' | 'labels' }>;
+type Sending = Exclude<Order, { readonly do: 'status' | 'heard' | 'dial' | 'stop' | 'replay' | 'datagrams' | 'labels' }>;
 
 function send(node: RawNode, order: Sending): void {
   const { plane } = node;

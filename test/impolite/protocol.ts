@@ -4,6 +4,8 @@ import type { PublicKey } from '../../ts/trust/index.js';
 export type Order =
   /** Links, sessions with their labels, counters, what came in. */
   | { readonly do: 'status' }
+  /** All that others told it: frames of links and control packets of sessions, without their seals. */
+  | { readonly do: 'heard' }
   /** Sets a session up like any node; the result names it. */
   | { readonly do: 'dial'; readonly peer: PublicKey }
   /** TCP SYNs or UDP datagrams for ports of the far end, past our own policy. There is no address inside the seal: ports are all that can be forged. */
@@ -61,6 +63,14 @@ export interface SessionReport {
   readonly offered: readonly { readonly protocol: string; readonly port: number }[];
 }
 
+/** What somebody said to this node alone, as it was under the seal. */
+export interface Heard {
+  readonly in: 'link' | 'session';
+  /** The neighbour, or the session's far end. */
+  readonly key: PublicKey | undefined;
+  readonly bytes: string;
+}
+
 export interface StatusReport {
   readonly key: PublicKey;
   readonly links: readonly {
@@ -78,6 +88,7 @@ export interface StatusReport {
 /** What each order is answered with. */
 export interface Results {
   readonly status: StatusReport;
+  readonly heard: readonly Heard[];
   readonly dial: { readonly session: number };
   readonly knock: Sent;
   readonly echo: Sent;

@@ -49,6 +49,8 @@ export class RawNode {
   readonly router: Router;
   /** What the data plane told, but for handshakes and control frames. */
   readonly events: DataPlaneEvent[] = [];
+  /** What others told us: frames of links, control packets of sessions. */
+  readonly heard: { readonly in: 'link' | 'session'; readonly key: PublicKey | undefined; readonly bytes: Uint8Array }[] = [];
   /** Why set-ups for us were refused. */
   readonly refusals: string[] = [];
   readonly #o: RawNodeOptions;
@@ -170,6 +172,9 @@ export class RawNode {
   }
 
   #handle(event: DataPlaneEvent): void {
+    if (event.type === 'linkFrame') this.heard.push({ in: 'link', key: this.links.get(event.link)?.key, bytes: event.bytes });
+    if (event.type === 'sessionControl')
+      this.heard.push({ in: 'session', key: this.sessions.byId(event.session)?.peer, bytes: event.bytes });
     if (event.type === 'labelUnknown') {
       this.router.setups.unknownLabel(event.link, event.label);
     } else {
