@@ -1,8 +1,8 @@
 /** Nodes that are killed, restored, started in 1970 or ended: streams go on, nothing leaks, others aren't touched, the host is left as it was. */
 import { cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Process, repository, waitFor } from '../lab/index.js';
-import { type NodeName, Player, switchLight, World, type WorldNode } from '../world/index.js';
+import { repository, waitFor } from '../lab/index.js';
+import { type NodeName, Player, Pulse, switchLight, World, type WorldNode } from '../world/index.js';
 
 /** From the start of a killed node on. */
 const GOES_ON_WITHIN = 10_000;
@@ -189,41 +189,4 @@ async function stateOf(names: readonly NodeName[]): Promise<Map<string, State>> 
     });
   }
   return states;
-}
-
-/** Watches when a program prints. */
-class Pulse {
-  readonly process: Process;
-  readonly #timer: NodeJS.Timeout;
-  #lines = 0;
-  #at = performance.now();
-  #longest = 0;
-
-  constructor(process: Process) {
-    this.process = process;
-    this.#timer = setInterval(() => this.#look(), 20);
-  }
-
-  forget(): void {
-    this.#look();
-    this.#longest = 0;
-    this.#at = performance.now();
-  }
-
-  longestPause(): number {
-    this.#look();
-    return Math.max(this.#longest, performance.now() - this.#at);
-  }
-
-  end(): void {
-    clearInterval(this.#timer);
-  }
-
-  #look(): void {
-    if (this.process.stdout.length === this.#lines) return;
-    this.#lines = this.process.stdout.length;
-    const now = performance.now();
-    this.#longest = Math.max(this.#longest, now - this.#at);
-    this.#at = now;
-  }
 }

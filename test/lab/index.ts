@@ -1,5 +1,6 @@
 /** The namespace lab: a world to test in, for jest and for the demo. */
 export { Capture, type Packet, readPcap } from './capture.js';
+export { type Datagram, datagramsOf, sendAllLengths, sendDatagrams } from './datagrams.js';
 export {
   type Camera,
   type Devices,

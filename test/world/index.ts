@@ -4,6 +4,7 @@ export { WorldNode } from './node.js';
 export { Owner, type SignWhat } from './owner.js';
 export { type NetworkName, NODE_NAMES, NODES, type NodeConfig, type NodeName, type NodePlan } from './plan.js';
 export { Player } from './player.js';
+export { Pulse } from './pulse.js';
 export {
   type Decoded,
   decode,
