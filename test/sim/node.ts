@@ -54,6 +54,7 @@ export class SimNode {
   /** What the policy lets others reach here. */
   offers: readonly OfferedService[] = [{ protocol: 'tcp', port: 554, rtsp: true }];
   trust: TrustList;
+  #forgetful = false;
   readonly #clock: VirtualClock;
   readonly #asked = new Map<string, number>();
   readonly #numbers = new Map<LinkId, number>();
@@ -166,7 +167,7 @@ export class SimNode {
     this.#stop.push(
       clock.every(TICK, () => {
         this.links.tick();
-        this.sessions.tick();
+        if (!this.#forgetful) this.sessions.tick();
         this.router.tick();
       }),
     );
@@ -210,6 +211,11 @@ export class SimNode {
     return false;
   }
 
+  /** Stops looking after its sessions: no probe, no rekey, no close. */
+  forget(): void {
+    this.#forgetful = true;
+  }
+
   /** Slips a frame of its own making in where the router's next one would go: from then on the neighbour hears nothing of what the router says. */
   slip(neighbour: PublicKey, body: Uint8Array): void {
     const link = this.links.byKey(neighbour);
@@ -246,6 +252,7 @@ export class SimNode {
   }
 
   #handle(event: DataPlaneEvent): void {
+    if (event.type === 'labelExpired') return this.router.setups.expired(event.label);
     if (event.type === 'labelUnknown') return this.router.setups.unknownLabel(event.link, event.label);
     this.links.handle(event);
     this.sessions.handle(event);

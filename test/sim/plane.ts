@@ -553,7 +553,9 @@ export class SimPlane implements DataPlane {
   #sweep(): void {
     for (const [label, entry] of this.#labels) {
       const limit = entry.carried ? LABEL_IDLE : LABEL_HALF_OPEN;
-      if (entry.action.to === 'link' && this.#now - entry.valid >= limit) this.#labels.delete(label);
+      if (entry.action.to !== 'link' || this.#now - entry.valid < limit) continue;
+      this.#labels.delete(label);
+      this.#emit({ type: 'labelExpired', link: entry.link, label });
     }
   }
 

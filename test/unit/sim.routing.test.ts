@@ -283,6 +283,21 @@ describe('labels', () => {
     expect(world.get('mid').router.setups.size).toBe(2);
   });
 
+  test('of ends that never let a path go are freed by relays when nothing comes under them', async () => {
+    const world = await plantTree(19);
+    const session = await dialled(world, 'viewer', deviceOf(world, 'gateway'));
+    await world.clock.run(1_000);
+    const { egress } = session;
+    // Both ends turn silent and deaf, but keep their links.
+    for (const name of ['viewer', 'gateway']) world.get(name).forget();
+    await world.clock.run(595_000);
+    expect(egress).toBeDefined();
+    expect(world.get('mid').router.setups.size).toBe(2);
+    await world.clock.run(10_000);
+    expect([world.get('mid').router.setups.size, world.get('root').router.setups.size]).toEqual([0, 0]);
+    expect([world.get('mid').plane.labels, world.get('root').plane.labels]).toEqual([0, 0]);
+  });
+
   test('survive hours of an idle session, since rekeys use them', async () => {
     const world = await plantTree(16);
     const session = await dialled(world, 'viewer', deviceOf(world, 'gateway'));

@@ -154,6 +154,8 @@ export type DataPlaneEvent =
   | { readonly type: 'sessionNeeded'; readonly own: string; readonly peer: string }
   /** A packet with an unknown label came from a live link's address (rate-limited): tell that neighbour. */
   | { readonly type: 'labelUnknown'; readonly link: LinkId; readonly label: Label }
+  /** A relay's label was freed: nothing valid came under it for 10 minutes (20 seconds where nothing ever did). */
+  | { readonly type: 'labelExpired'; readonly link: LinkId; readonly label: Label }
   /** The far end refused a flow of ours, sealed and with a reason; the local program has been told (reset or ICMP error). */
   | {
       readonly type: 'flowDenied';

@@ -162,6 +162,8 @@ export class Node implements RunningNode {
         return this.#wanted(event.own, event.peer);
       case 'labelUnknown':
         return this.#router.setups.unknownLabel(event.link, event.label);
+      case 'labelExpired':
+        return this.#router.setups.expired(event.label);
       case 'flowDenied':
         this.#denied.push({ session: event.session, what: `${event.protocol}/${event.port}` });
         if (this.#denied.length > DENIED) this.#denied.shift();

@@ -559,6 +559,11 @@ pub fn event(event: Event) -> Option<JsEvent> {
             label: Some(label.0),
             ..new("labelUnknown")
         },
+        Event::LabelExpired { link, label } => JsEvent {
+            link: Some(link.0),
+            label: Some(label.0),
+            ..new("labelExpired")
+        },
         Event::FlowDenied {
             session,
             protocol,

@@ -334,6 +334,11 @@ pub fn event(event: Event) -> JsEvent {
             label: Some(label.0),
             ..new("labelUnknown")
         },
+        Event::LabelExpired { link, label } => JsEvent {
+            link: Some(link.0),
+            label: Some(label.0),
+            ..new("labelExpired")
+        },
         Event::FlowDenied {
             session,
             protocol,

@@ -235,6 +235,10 @@ pub enum Event {
         link: LinkId,
         label: Label,
     },
+    LabelExpired {
+        link: LinkId,
+        label: Label,
+    },
     FlowDenied {
         session: SessionId,
         protocol: u8,

@@ -157,10 +157,22 @@ impl<A: Aead> Core<A> {
         self.flows.expire(now);
         self.rtsp_forget();
         self.rtsp_expire(now);
-        self.labels.retain(|_, entry| {
+        let room = EVENTS.saturating_sub(self.events.len());
+        let mut expired = Vec::new();
+        self.labels.retain(|&label, entry| {
             let limit = if entry.carried { LABEL_IDLE } else { LABEL_HALF_OPEN };
-            matches!(entry.action, Action::Deliver(_)) || now.since(entry.valid) < limit
+            let stays = matches!(entry.action, Action::Deliver(_)) || now.since(entry.valid) < limit;
+            // What can't be told now goes with the next sweep: the control logic keeps books of its own.
+            if stays || expired.len() >= room {
+                return true;
+            }
+            expired.push((entry.link, Label(label)));
+            false
         });
+        expired.sort_unstable();
+        for (link, label) in expired {
+            self.emit(Event::LabelExpired { link, label });
+        }
     }
 
     /// Tells the control logic; its queue is bounded, and nobody gets more than a share of it.

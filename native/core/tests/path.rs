@@ -714,3 +714,33 @@ fn the_portable_aead_is_rfc_8439s() {
     assert!(Portable::open(&key, 7, b"aad", &mut whole));
     assert_eq!(&whole[..5], b"plain");
 }
+
+#[test]
+fn a_relay_tells_which_labels_it_has_freed() {
+    let mut lab = Lab::new();
+    let (vnet, packet) = tcp(ip(1), ip(9), (4000, 554), 1, 0x18, b"x");
+    lab.tun_in(VIEWER, vnet, &packet);
+    lab.run();
+    let freed = |lab: &mut Lab, after: u64| {
+        lab.now = Instant::from_micros(1_000_000) + Duration::from_secs(after);
+        for node in 0..3 {
+            let now = lab.now;
+            lab.nodes[node].handle_timeout(now);
+            lab.take_events(node);
+        }
+        let told = |e: &Event| matches!(e, Event::LabelExpired { .. });
+        lab.events
+            .iter()
+            .map(|of| of.iter().filter(|e| told(e)).count())
+            .sum::<usize>()
+    };
+    // Nothing ever came back from the gateway; what leads to it has carried a packet; labels of the ends stay.
+    assert_eq!(freed(&mut lab, 19), 0);
+    assert_eq!(freed(&mut lab, 21), 1);
+    assert_eq!(freed(&mut lab, 598), 1);
+    assert_eq!(freed(&mut lab, 601), 2);
+    assert!(lab.events[RELAY].contains(&Event::LabelExpired {
+        link: LinkId(2),
+        label: Label(2001)
+    }));
+}
