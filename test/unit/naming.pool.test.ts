@@ -40,7 +40,7 @@ function openPool(options: Partial<AddressPoolOptions> = {}): AddressPool {
     ipv6: 'fd00:1:2:3::/64',
     ttlMs: TTL,
     now: () => time,
-    inUse: (subject) => subject.kind === 'name' && used.has(subject.name),
+    inUse: async () => (subject) => subject.kind === 'name' && used.has(subject.name),
     log,
     ...options,
   });
@@ -119,6 +119,29 @@ describe('giving addresses', () => {
     used.add('f');
     time += 10 * TTL;
     await expect(pool.assign(name('g'))).rejects.toMatchObject({ code: 'POOL_EXHAUSTED' });
+  });
+
+  test('whether flows use addresses is asked only when all are given; who waits for the answer together still gets addresses of their own', async () => {
+    let asked = 0;
+    const pool = openPool({
+      inUse: async () => {
+        asked += 1;
+        await new Promise((resolve) => setImmediate(resolve));
+        return (_, { v4 }) => v4 === first?.v4;
+      },
+    });
+    for (const text of ['a', 'b', 'c', 'd', 'e']) await pool.assign(name(text));
+    const first = pool.get(name('a'));
+    expect(asked).toBe(0);
+    time += TTL;
+    const given = await Promise.allSettled(['f', 'g', 'f', 'h', 'i', 'j'].map((text) => pool.assign(name(text))));
+    const addresses = given.map((one) => (one.status === 'fulfilled' ? one.value.v4 : (one.reason as { code: string }).code));
+    expect(addresses[2]).toBe(addresses[0]);
+    expect(addresses[5]).toBe('POOL_EXHAUSTED');
+    expect(new Set(addresses).size).toBe(5);
+    expect(addresses).not.toContain(first?.v4);
+    expect(pool.get(name('a'))).toEqual(first);
+    expect(asked).toBe(6);
   });
 
   test('a released address waits for its TTL, goes first then, and stays whose it was until then', async () => {

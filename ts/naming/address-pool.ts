@@ -22,6 +22,9 @@ export type Subject =
   | { readonly kind: 'key'; readonly key: PublicKey }
   | { readonly kind: 'name'; readonly name: string; readonly network: PublicKey };
 
+/** Whether a flow uses the subject's address. */
+export type InUse = (subject: Subject, addresses: Addresses) => boolean;
+
 export interface AddressPoolOptions {
   /** The state directory. */
   readonly folder: string;
@@ -33,8 +36,8 @@ export interface AddressPoolOptions {
   readonly ttlMs: number;
   /** Monotonic milliseconds. */
   readonly now: () => number;
-  /** Whether a flow uses the subject's address. */
-  readonly inUse: (subject: Subject) => boolean;
+  /** Asks which addresses flows use at this moment; only when the pool is full, so it may be dear. */
+  readonly inUse: () => Promise<InUse>;
   /** The most names of one network, and the most keys, that hold an address. Default: no limit but the pool's. */
   readonly quota?: number;
   readonly log: Logger;
@@ -58,6 +61,9 @@ interface Entry {
 const MOST = 65_536;
 /** The order of use is noted in the file this often per subject. */
 const NOTE_MS = 600_000;
+
+/** Before anybody was asked. */
+const ALL_IN_USE: InUse = () => true;
 
 const KeyFile = z.strictObject({ key: z.string() });
 
@@ -101,10 +107,13 @@ export class AddressPool {
 
   /** The subject's addresses, the same for as long as it is known. On disk when this resolves. Throws POOL_EXHAUSTED or NOT_WRITABLE. */
   async assign(subject: Subject): Promise<Addresses> {
-    if (this.#closed) throw new ThicketError('CLOSING', 'the address pool is closed: the node is going down');
     const text = subjectText(subject);
+    const asks = !this.#entries.has(text) && this.#isFull(subject);
+    const inUse = asks ? await this.#o.inUse() : ALL_IN_USE;
+    // From here to the entry nothing may come in between.
+    if (this.#closed) throw new ThicketError('CLOSING', 'the address pool is closed: the node is going down');
     const known = this.#entries.get(text);
-    const entry = known ?? this.#take(subject, text);
+    const entry = known ?? this.#take(subject, text, inUse);
     const renewed = entry.released;
     entry.released = false;
     this.#use(entry);
@@ -170,15 +179,21 @@ export class AddressPool {
 
   // ── choosing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #take(subject: Subject, text: string): Entry {
+  #isFull(subject: Subject): boolean {
+    return this.#quotaIsUsed(groupOf(subject)) || this.#entries.size >= Math.min(MOST, this.#range4.size);
+  }
+
+  #quotaIsUsed(group: string | undefined): boolean {
+    return group !== undefined && (this.#held.get(group) ?? 0) >= (this.#o.quota ?? MOST);
+  }
+
+  #take(subject: Subject, text: string, inUse: InUse): Entry {
     const group = groupOf(subject);
-    const { quota = MOST } = this.#o;
-    while (group !== undefined && (this.#held.get(group) ?? 0) >= quota) {
-      this.#makeRoom(`a network's quota of ${quota} addresses is used up`, (entry) => groupOf(entry.subject) === group);
+    while (this.#quotaIsUsed(group)) {
+      const why = `a network's quota of ${this.#o.quota ?? MOST} addresses is used up`;
+      this.#makeRoom(why, inUse, (entry) => groupOf(entry.subject) === group);
     }
-    if (this.#entries.size >= Math.min(MOST, this.#range4.size)) {
-      this.#makeRoom(`the pool ${this.#o.ipv4} has no address left`, () => true);
-    }
+    if (this.#isFull(subject)) this.#makeRoom(`the pool ${this.#o.ipv4} has no address left`, inUse, () => true);
     const { size } = this.#range4;
     let index = this.#hash(text).readUIntBE(0, 6) % size;
     while (this.#byIndex.has(index)) index = (index + 1) % size;
@@ -187,14 +202,14 @@ export class AddressPool {
   }
 
   /** Removes the least recently used entry that nobody may use any more, those of subjects that are gone first. */
-  #makeRoom(why: string, fits: (entry: Entry) => boolean): void {
+  #makeRoom(why: string, inUse: InUse, fits: (entry: Entry) => boolean): void {
     const now = this.#o.now();
     let oldest: Entry | undefined;
     for (const entry of this.#entries.values()) {
       // They stand in the order of use: behind one whose answer may still be cached there are only such.
       if (now - entry.usedAt < this.#o.ttlMs) break;
       if (entry.pending !== undefined || !fits(entry) || (oldest !== undefined && !entry.released)) continue;
-      if (this.#o.inUse(entry.subject)) continue;
+      if (inUse(entry.subject, entry.addresses)) continue;
       oldest = entry;
       if (entry.released) break;
     }

@@ -1,4 +1,4 @@
-export { type Addresses, AddressPool, type AddressPoolOptions, type Subject } from './address-pool.js';
+export { type Addresses, AddressPool, type AddressPoolOptions, type InUse, type Subject } from './address-pool.js';
 export { type DnsOptions, type DnsServer, openDns } from './dns-server.js';
 export type { DnsHost, Resolution } from './dns-zone.js';
 export { formatName, type ParsedName, type ParseNameOptions, parseName, type ResolvableName } from './names.js';

@@ -14,7 +14,7 @@ import type { DataPlaneEvent } from '../dataplane/index.js';
 import { describe, isThicketError, ThicketError } from '../errors.js';
 import { Endpoints } from '../gateway/endpoints.js';
 import { HealthMonitor } from '../gateway/health.js';
-import type { Subject } from '../naming/index.js';
+import type { Addresses, InUse } from '../naming/index.js';
 import { Router } from '../routing/index.js';
 import { type Membership, type NodeStore, type PublicKey, TrustList, type VerifiedIdentity } from '../trust/index.js';
 import { Bindings } from './bindings.js';
@@ -178,11 +178,22 @@ export class Node implements RunningNode {
     }
   }
 
-  /** Whether a flow, or an endpoint of ours, still stands on a subject's address. */
-  isInUse(subject: Subject): boolean {
-    if (subject.kind === 'own') return this.#endpoints?.get(subject.key) !== undefined;
-    const sessions = new Set(this.#bindings.sessionsOf(subject).map((session) => session.id));
-    return sessions.size > 0 && this.#p.place.plane.stats().sessions.some((s) => sessions.has(s.session) && s.flows > 0);
+  /**
+   * Which local addresses flows, or endpoints of ours, stand on. The kernel is asked, too: it knows connections that wait longer than their session
+   * is kept, and those from before this program started.
+   */
+  async inUse(): Promise<InUse> {
+    const { plane, ground } = this.#p.place;
+    const hosted = this.#endpoints?.all() ?? [];
+    const own = ground === undefined ? [] : both(ground.pool.first).map((source) => ({ source }));
+    const toEndpoints = hosted.flatMap(({ addresses }) => both(addresses)).map((destination) => ({ destination }));
+    const flows = (await ground?.kernel.flows([...own, ...toEndpoints])) ?? [];
+    const used = new Set(flows.flatMap(({ original }) => [original.source, original.destination]));
+    const busy = new Set(plane.stats().sessions.flatMap(({ session, flows: count }) => (count > 0 ? [session] : [])));
+    return (subject, addresses) => {
+      if (subject.kind === 'own' && this.#endpoints?.get(subject.key) !== undefined) return true;
+      return both(addresses).some((address) => used.has(address)) || this.#bindings.sessionsOf(subject).some(({ id }) => busy.has(id));
+    };
   }
 
   // ── changes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -511,3 +522,5 @@ export class Node implements RunningNode {
     });
   }
 }
+
+const both = ({ v4, v6 }: Addresses): string[] => (v6 === undefined ? [v4] : [v4, v6]);

@@ -7,7 +7,7 @@ import type { Config } from '../config/index.js';
 import { type DataPlane, type DataPlaneEvent, openDataPlane } from '../dataplane/index.js';
 import { Nat } from '../gateway/nat/index.js';
 import { HostNet, type KernelNet, loadKernel } from '../kernel/index.js';
-import { AddressPool, randomUla, type Subject } from '../naming/index.js';
+import { AddressPool, type InUse, randomUla } from '../naming/index.js';
 import { type KeyPair, keyBytes } from '../trust/index.js';
 import type { Clock } from './clock.js';
 import type { Undo } from './undo.js';
@@ -33,7 +33,8 @@ export interface PlaceOptions {
   readonly pair: KeyPair;
   readonly clock: Clock;
   readonly log: Logger;
-  readonly isInUse: (subject: Subject) => boolean;
+  /** Which local addresses flows use. */
+  readonly inUse: () => Promise<InUse>;
   readonly onEvent: (event: DataPlaneEvent) => void;
 }
 
@@ -62,7 +63,7 @@ export async function takePlace(options: PlaceOptions, undo: Undo): Promise<Plac
     ipv6,
     ttlMs: config.dns.ttlMs,
     now: () => clock.now(),
-    inUse: options.isInUse,
+    inUse: options.inUse,
     log,
   });
   undo.push(() => pool.close());

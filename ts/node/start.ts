@@ -3,7 +3,7 @@ import { LocalChanges, readConfig } from '../config/index.js';
 import { openControl, type ReloadDocument } from '../control/index.js';
 import type { DataPlaneEvent } from '../dataplane/index.js';
 import { ThicketError } from '../errors.js';
-import type { Subject } from '../naming/index.js';
+import type { InUse } from '../naming/index.js';
 import { NodeStore, type PublicKey } from '../trust/index.js';
 import { systemClock } from './clock.js';
 import { openLog } from './log.js';
@@ -43,7 +43,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     undo.push(() => control.close());
     const membership = store.membership(systemClock.wallSeconds());
     let deliver: (event: DataPlaneEvent) => void = () => {};
-    let isInUse: (subject: Subject) => boolean = () => true;
+    let inUse: () => Promise<InUse> = () => Promise.resolve(() => true);
     const place = await takePlace(
       {
         config,
@@ -51,14 +51,14 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
         pair: store.pair,
         clock: systemClock,
         log,
-        isInUse: (subject) => isInUse(subject),
+        inUse: () => inUse(),
         onEvent: (event) => deliver(event),
       },
       undo,
     );
     const running = new Node({ ...options, store, local, log, place, fileConfig: config, membership, epoch: store.nextEpoch(), undo });
     deliver = (event) => running.handle(event);
-    isInUse = (subject) => running.isInUse(subject);
+    inUse = () => running.inUse();
     await running.open();
     node = running;
     return running;
