@@ -56,7 +56,7 @@ export class Resolver {
       this.#o.pool?.touch(reached.subject);
       return { status: 'found', addresses, services: reached.session.offered };
     } catch (error) {
-      if (isThicketError(error) && (error.code === 'NOT_FOUND' || error.code === 'NO_ROUTE')) return { status: 'notFound' };
+      if (isAbsence(error)) return { status: 'notFound' };
       return { status: 'failed', reason: describe(error) };
     }
   }
@@ -98,7 +98,7 @@ export class Resolver {
     const under = this.#under.get(id);
     if (under !== undefined) return under;
     const work = this.#reachNow(name).catch((error: unknown) => {
-      if (isThicketError(error) && (error.code === 'NOT_FOUND' || error.code === 'NO_ROUTE')) this.#remember(id, error as ThicketError);
+      if (isAbsence(error)) this.#remember(id, error);
       throw error;
     });
     this.#under.set(id, work);
@@ -178,6 +178,11 @@ export class Resolver {
     this.#negative.set(id, { error, until: ms(this.#o.clock.now() + NEGATIVE) });
     if (this.#negative.size > NEGATIVES) this.#negative.delete(this.#negative.keys().next().value as string);
   }
+}
+
+/** Nobody is there, as opposed to: it can't be told. A key that is no point of the curve is nobody's. */
+function isAbsence(error: unknown): error is ThicketError {
+  return isThicketError(error) && ['NOT_FOUND', 'NO_ROUTE', 'BAD_KEY'].includes(error.code);
 }
 
 function isHolder(identity: VerifiedIdentity, subject: { readonly name: string; readonly network: PublicKey }): boolean {

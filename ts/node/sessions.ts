@@ -43,9 +43,11 @@ export interface PathSetup {
   close(ingress: Ingress, egress: Hop): void;
 }
 
+export type FailureReason = 'noRoute' | 'noParent' | 'unreachable' | 'timeout' | 'refused';
+
 export type SetupResult =
   | { readonly ok: true; readonly message: Uint8Array; readonly ingress: Ingress; readonly egress: Hop }
-  | { readonly ok: false; readonly reason: 'noRoute' | 'noParent' | 'timeout' | 'refused' };
+  | { readonly ok: false; readonly reason: FailureReason };
 
 /** Set-up that arrived for one of our keys: answer with the label that packets to us shall carry. */
 export interface IncomingSetup {
@@ -692,12 +694,14 @@ export class Sessions {
 
 const pair = (own: PublicKey, peer: PublicKey): string => `${own} ${peer}`;
 
-function failure(reason: 'noRoute' | 'noParent' | 'timeout' | 'refused', peer: PublicKey): ThicketError {
+function failure(reason: FailureReason, peer: PublicKey): ThicketError {
   switch (reason) {
     case 'noRoute':
       return new ThicketError('NO_ROUTE', `nobody in the tree knows ${peer}: is its gateway up?`);
     case 'noParent':
       return new ThicketError('NO_PARENT', 'no parent is connected: see thicket status');
+    case 'unreachable':
+      return new ThicketError('UNREACHABLE', `a relay on the way to ${peer} has lost its parent: try again`);
     case 'refused':
       return new ThicketError('REFUSED', `a relay refused the path to ${peer}: try again`);
     case 'timeout':

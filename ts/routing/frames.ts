@@ -42,8 +42,9 @@ const ROUTING_HEADER = 52;
 const ANNOUNCE_MAX = 1_150;
 const KEYS_MAX = 32;
 
-export type PathErrorReason = 'noRoute' | 'refused' | 'dead';
-const REASONS: readonly PathErrorReason[] = ['noRoute', 'refused', 'dead'];
+/** `noRoute`: the whole tree knows of no such key. `unreachable`: the part that may know can't be asked. */
+export type PathErrorReason = 'noRoute' | 'refused' | 'dead' | 'unreachable';
+const REASONS: readonly PathErrorReason[] = ['noRoute', 'refused', 'dead', 'unreachable'];
 
 export type LookupStatus = 'found' | 'notFound' | 'unreachable';
 const STATUSES: readonly LookupStatus[] = ['found', 'notFound', 'unreachable'];

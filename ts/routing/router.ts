@@ -110,6 +110,7 @@ export class Router {
         return child?.role === 'child' ? child.id : undefined;
       },
       parentLink: () => this.parent()?.id,
+      hasParents: () => host.parents().length > 0,
       generation: current,
       send: (link, frame, generation) => host.send(link, frame, generation),
       report: (link, frame) => this.#connections.get(link)?.channel.pushUrgent(frame),

@@ -20,6 +20,8 @@ export interface SetupHost {
   /** The link to the child that `key` is reached through. */
   childLink(key: PublicKey): LinkId | undefined;
   parentLink(): LinkId | undefined;
+  /** Whether there should be a parent: without one, who isn't known here is nowhere. */
+  hasParents(): boolean;
   /** What we send under on a link; undefined when it is gone. */
   generation(link: LinkId): Generation | undefined;
   send(link: LinkId, frame: Uint8Array, generation: Generation): void;
@@ -49,7 +51,7 @@ export interface Incoming {
 
 export type SetupOutcome =
   | { readonly ok: true; readonly message: Uint8Array; readonly ingress: Ingress; readonly egress: Hop }
-  | { readonly ok: false; readonly reason: 'noRoute' | 'noParent' | 'timeout' | 'refused' };
+  | { readonly ok: false; readonly reason: 'noRoute' | 'noParent' | 'unreachable' | 'timeout' | 'refused' };
 
 /** RFC-less: more hops than any sane tree has. */
 const HOPS = 32;
@@ -153,7 +155,7 @@ export class PathSetups {
     const link = this.#host.childLink(destination) ?? this.#host.parentLink();
     const generation = link === undefined ? undefined : this.#host.generation(link);
     if (link === undefined || generation === undefined) {
-      done({ ok: false, reason: link === undefined && this.#host.parentLink() === undefined ? 'noParent' : 'noRoute' });
+      done({ ok: false, reason: this.#isCutOff() ? 'noParent' : 'noRoute' });
       return () => {};
     }
     const now = this.#host.now();
@@ -224,7 +226,9 @@ export class PathSetups {
     if (this.#host.isLocal(frame.destination)) return this.#called(link, back, frame);
     const next = this.#nextHop(link, frame.destination);
     const nextGeneration = next === undefined ? undefined : this.#host.generation(next);
-    if (next === undefined || nextGeneration === undefined) return this.#refuse(link, 'noRoute', frame.label);
+    if (next === undefined || nextGeneration === undefined) {
+      return this.#refuse(link, this.#isCutOff() ? 'unreachable' : 'noRoute', frame.label);
+    }
     this.#makeRoom(link, frame.destination, weight);
     const label = this.#pick();
     const now = this.#host.now();
@@ -253,6 +257,10 @@ export class PathSetups {
     const child = this.#host.childLink(destination);
     const next = child ?? this.#host.parentLink();
     return next === from ? undefined : next;
+  }
+
+  #isCutOff(): boolean {
+    return this.#host.hasParents() && this.#host.parentLink() === undefined;
   }
 
   /** The neighbour hasn't had our answer: again, if there is one. Onward it is repeated by our own timer. */
@@ -344,7 +352,7 @@ export class PathSetups {
     const entry = this.#owned(link, label);
     if (entry?.role === 'calling' && entry.egress === undefined) {
       this.#forget(entry);
-      entry.done({ ok: false, reason: reason === 'refused' ? 'refused' : 'noRoute' });
+      entry.done({ ok: false, reason: reason === 'dead' ? 'noRoute' : reason });
     } else if (entry?.role === 'relayed' && entry.pair === undefined) {
       this.#drop(entry);
       this.#tell(entry.toward.link, { kind: 'error', label: entry.toward.label, reason });
@@ -560,7 +568,7 @@ export class PathSetups {
       this.#drop(one);
       if (one.pair === undefined) {
         // Not answered yet: the caller hears that it failed.
-        if (one.toward.link !== from) this.#tell(one.toward.link, { kind: 'error', label: one.toward.label, reason: 'noRoute' });
+        if (one.toward.link !== from) this.#tell(one.toward.link, { kind: 'error', label: one.toward.label, reason: 'unreachable' });
         continue;
       }
       if (how === 'dead' && one.link !== from) this.#tell(one.link, { kind: 'error', label: one.label, reason: 'dead' });
