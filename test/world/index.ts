@@ -1,4 +1,5 @@
 /** The lab with Thicket in it, for jest, the demo and the bench. */
+export { type Dug, dig } from './dig.js';
 export { echo, echoRequests, from, type Knock, knock, listenOn } from './knocking.js';
 export { WorldNode } from './node.js';
 export { Owner, type SignWhat } from './owner.js';
