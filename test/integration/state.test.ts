@@ -58,7 +58,7 @@ async function open(folder: string, configFile: string): Promise<Read> {
 
 async function pooled(folder: string, ipv6: string): Promise<string[]> {
   const log = pino({ level: 'silent' });
-  const pool = AddressPool.open({ folder, ipv4: '198.18.0.0/15', ipv6, ttlMs: 60_000, now: () => 0, inUse: () => false, log });
+  const pool = AddressPool.open({ folder, ipv4: '198.18.0.0/15', ipv6, ttlMs: 60_000, now: () => 0, inUse: async () => () => false, log });
   await pool.close();
   return pool.all().map(({ subject, addresses: { v4, v6 } }) => `${JSON.stringify(subject)} ${v4} ${v6}`);
 }
