@@ -117,6 +117,10 @@ impl Stream {
         if fin && ahead.unsigned_abs() < 1 << 30 {
             self.fin.get_or_insert(end);
         }
+        if ahead == 1 && payload.is_empty() && self.fin == Some(self.done) && self.held.is_empty() {
+            // Behind its FIN, which takes a number of its own, a side only acknowledges.
+            return Taken::Pass;
+        }
         if ahead > 0 {
             return self.keep(seq, payload);
         }
@@ -424,6 +428,18 @@ mod tests {
             receive(&mut got, taken, seq, &TEXT[range], &out);
         }
         assert_eq!(got, WANT);
+    }
+
+    #[test]
+    fn behind_its_fin_a_side_acknowledges_as_ever() {
+        let start = u32::MAX - 10;
+        let (mut stream, mut reader, mut out) = (stream(), Upper::default(), Vec::new());
+        let fin = stream.take(start, b"", true, &mut reader, &mut out);
+        assert_eq!(fin, Taken::Pass);
+        for _ in 0..2 {
+            let taken = stream.take(start.wrapping_add(1), b"", false, &mut reader, &mut out);
+            assert_eq!(taken, Taken::Pass);
+        }
     }
 
     #[test]
