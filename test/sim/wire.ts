@@ -50,6 +50,8 @@ export class Wire {
   /** Everything sent so far, where a test asked for it. */
   record: Sent[] | undefined;
   sent = 0;
+  /** What happens to a datagram that a test has something in mind for. */
+  intercept: ((sent: Sent) => 'pass' | 'drop') | undefined;
 
   constructor(clock: VirtualClock, random: Random) {
     this.#clock = clock;
@@ -88,6 +90,7 @@ export class Wire {
     this.sent += 1;
     const seen = this.#outside.get(text(from)) ?? from;
     this.record?.push({ from: seen, to, datagram });
+    if (this.intercept?.({ from: seen, to, datagram }) === 'drop') return;
     const quality = this.#qualities.get(pair(from.host, to.host)) ?? this.quality;
     if (this.#cuts.has(pair(from.host, to.host)) || this.#random.chance(quality.loss)) return;
     const copies = this.#random.chance(quality.duplication) ? 2 : 1;

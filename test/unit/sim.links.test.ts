@@ -124,6 +124,8 @@ describe('a link', () => {
 
   test('whose child calls again while the old one is being given up is not torn down with it', async () => {
     const world = await plantTree(9);
+    // Far away, so that there is time between message 1 and the first frame.
+    world.wire.between(world.identity('viewer').address.host, world.identity('mid').address.host, { latency: 200 });
     const traffic = new Traffic(world, 'viewer', 'gateway', 50, deviceOf(world, 'gateway'));
     await traffic.resumed(3_000);
     await world.clock.run(5_000);

@@ -58,6 +58,7 @@ describe('moves', () => {
       // Let everybody notice, and the grace of those who hope for its return run out.
       await world.clock.run(12_000);
       await traffic.resumed(5_000);
+      expect(world.get('root').router.table.via(world.key('gateway'))).toBe(world.key(side === 'left' ? 'right' : 'left'));
       world.start(side);
       await connected(world, side);
       await world.clock.run(3_000);
