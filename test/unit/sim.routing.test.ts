@@ -53,10 +53,10 @@ describe('moves', () => {
     await world.converge();
     const traffic = new Traffic(world, 'viewer', 'gateway', 100);
     await traffic.resumed(3_000);
-    for (const side of ['left', 'right', 'left']) {
+    for (const side of ['right', 'right', 'left', 'left', 'right']) {
       world.kill(side);
-      // Let everybody notice, and the grace of those who hope for its return run out.
-      await world.clock.run(12_000);
+      // Everybody notices, over idle links too, and the grace of those who hope for its return runs out.
+      await world.clock.run(45_000);
       await traffic.resumed(5_000);
       expect(world.get('root').router.table.via(world.key('gateway'))).toBe(world.key(side === 'left' ? 'right' : 'left'));
       world.start(side);
