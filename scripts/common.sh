@@ -71,6 +71,8 @@ build_ts() {
   need_npm
   say "compiling TypeScript"
   npx tsc -p tsconfig.json
+  # The date of what is built, not of the building, so that two builds are equal (SOURCE_DATE_EPOCH: reproducible-builds.org).
+  printf '%s\n' "${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}" >dist/build-time
 }
 
 # cargo_tool NAME VERSION CRATE: a Rust program of exactly this version, built once.

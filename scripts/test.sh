@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # npm test: builds what is out of date and runs every test; ends with one line «N passed, N failed» summed over jest, cargo and ctest.
 source "$(dirname "$0")/common.sh"
+if ((EUID != 0)); then
+  say "the tests make network namespaces: run them as root"
+  exit 1
+fi
 need_apt build demo test
 build_native
 build_kernel_tests

@@ -1,7 +1,18 @@
 /** thicket.yaml: what it means, and what each mistake in it is called, with its line. */
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { exampleConfig, parseConfig, parseDuration, parseHostPort, parseService, parseServiceName } from '../../ts/config/index.js';
+import {
+  exampleConfig,
+  parseConfig,
+  parseDuration,
+  parseHostPort,
+  parseService,
+  parseServiceName,
+  readConfig,
+} from '../../ts/config/index.js';
 import { isThicketError } from '../../ts/errors.js';
 import { KeyPair } from '../../ts/trust/index.js';
 
@@ -277,3 +288,27 @@ function bomb(): string {
     lines.push(`${name}: &${name} [${Array(8).fill(`*${'abcde'[n]}`).join(', ')}]`);
   return `${lines.join('\n')}\n`;
 }
+
+describe('a file', () => {
+  test('with a naming secret in it is refused when others can read it', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'thicket-config-'));
+    try {
+      const file = join(folder, 'thicket.yaml');
+      const code = (text: string, mode: number): string => {
+        writeFileSync(file, text);
+        chmodSync(file, mode);
+        try {
+          readConfig(file, folder);
+          return 'accepted';
+        } catch (error) {
+          return isThicketError(error) ? error.code : String(error);
+        }
+      };
+      expect(code(`${leaf}networks: { home: "${KEY}.${SECRET}" }\n`, 0o640)).toBe('LAX_PERMISSIONS');
+      expect(code(`${leaf}networks: { home: "${KEY}.${SECRET}" }\n`, 0o600)).toBe('accepted');
+      expect(code(`${leaf}networks: { home: "${KEY}" }\n`, 0o644)).toBe('accepted');
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+});

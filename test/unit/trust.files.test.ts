@@ -16,8 +16,8 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import fc from 'fast-check';
 import { isThicketError } from '../../ts/errors.js';
+import { BUILD_TIME } from '../../ts/trust/build-time.js';
 import { decodeCertificate, decodeGrant, loadState, NetworkFolder, NodeStore, saveState, verifyChain } from '../../ts/trust/index.js';
-import { BUILD_TIME } from '../../ts/trust/store.js';
 
 const NOW = BUILD_TIME + 1_000_000;
 let folder: string;
@@ -214,6 +214,18 @@ describe("a node's state", () => {
     expect(NodeStore.open(store.folder).membership(0)?.name).toBe('gw');
     expect(code(() => NodeStore.open(store.folder).membership(NOW + 5_000))).toBe('EXPIRED');
     expect(NodeStore.open(store.folder).membership(NOW)?.name).toBe('gw');
+  });
+
+  test('makes no first signature by a clock that is years off, unless told that it is right', () => {
+    const key = NodeStore.init(join(folder, 'state')).pair.publicKey;
+    const sign = (now: number, dateOk: boolean): string => {
+      const network = NetworkFolder.create(join(folder, `network ${now} ${dateOk}`), 'home');
+      return code(() => network.sign(key, { name: 'gw', expiresInSeconds: 1_000, now, dateOk }));
+    };
+    expect(sign(1_000, false)).toBe('BAD_ARGUMENT');
+    expect(sign(BUILD_TIME + 6 * 365 * 86_400, false)).toBe('BAD_ARGUMENT');
+    expect(sign(BUILD_TIME + 6 * 365 * 86_400, true)).toBe('none');
+    expect(sign(BUILD_TIME - 60, false)).toBe('none');
   });
 
   test('clears away what killed programs left, and nothing that is still being written', () => {

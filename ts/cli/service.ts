@@ -23,11 +23,20 @@ export async function serve(start: () => Promise<Served>): Promise<void> {
   await notifySystemd('READY');
   say(`up as ${node.key}`);
   try {
-    await Promise.race([signals.untilStop(() => reload(node)), node.failed]);
+    await Promise.race([signals.untilStop(() => reload(node)), node.failed, crash()]);
   } finally {
     // Side by side: a service manager that is slow to listen must not keep the host from being put in order.
     await Promise.all([notifySystemd('STOPPING'), node.stop()]);
   }
+}
+
+/** Rejects with what nobody caught, so that the host is put in order before the end. A promise that nobody awaited ends nothing: it is told. */
+function crash(): Promise<never> {
+  process.on('unhandledRejection', (reason) => complain(`internal error (${describe(reason)}): the node goes on, please report it`));
+  process.removeAllListeners('uncaughtException');
+  return new Promise((_, reject) => {
+    process.on('uncaughtException', reject);
+  });
 }
 
 async function reload(node: Served): Promise<void> {

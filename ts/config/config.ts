@@ -1,5 +1,5 @@
 /** thicket.yaml: read, checked line by line, and made into what the node works with. */
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument, visit } from 'yaml';
@@ -136,15 +136,25 @@ class Place {
   }
 }
 
-/** Reads a configuration file. Throws BAD_CONFIG with `file:line: reason`. */
+/** Reads a configuration file. Throws BAD_CONFIG with `file:line: reason`, or LAX_PERMISSIONS when others can read a naming secret in it. */
 export function readConfig(file: string, stateFolder: string): Config {
   let text: string;
+  let mode: number;
   try {
     text = readFileSync(file, 'utf8');
+    mode = statSync(file).mode;
   } catch (error) {
     throw new ThicketError('BAD_CONFIG', `${file} can't be read (${describe(error)}): check its path and permissions`);
   }
-  return parseConfig(text, file, stateFolder);
+  const config = parseConfig(text, file, stateFolder);
+  const secret = [...config.networks].find(([, network]) => network.namingSecret !== undefined);
+  if (secret !== undefined && (mode & 0o077) !== 0) {
+    throw new ThicketError(
+      'LAX_PERMISSIONS',
+      `${file} holds the naming secret of ${secret[0]} and can be read by others: chmod 600 ${file}`,
+    );
+  }
+  return config;
 }
 
 export function parseConfig(text: string, file: string, stateFolder: string): Config {

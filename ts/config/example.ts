@@ -22,9 +22,10 @@ parents: ["udp://203.0.113.5:7117#aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 # The DNS server listens on the pool's first address; how long answers may be kept. (restart)
 # dns: { domain: thicket, port: 53, ttl: 60s }
 
-# Nicknames: <name>.home.thicket is what this network certified as <name>. The naming secret behind the dot (thicket network create prints it)
-# is needed to look names up; without it only keys resolve. (reload)
-# networks: { home: <network key>.<naming secret> }
+# Nicknames: <name>.home.thicket is what this network certified as <name>. For another network than our own, its naming secret behind a dot
+# (its owner has it from thicket network create) is needed to look names up; without it only keys resolve. A file that holds a naming
+# secret must be readable by its owner alone. (reload)
+# networks: { home: <network key>, friend: <network key>.<naming secret> }
 
 # Whom sessions are allowed with besides our own network. Being admitted opens nothing: allow does. (reload)
 # trust: [ { network: <key> }, { node: <key> } ]

@@ -9,7 +9,7 @@ import { describe, ThicketError } from '../errors.js';
 import type { KernelNet } from '../kernel/index.js';
 import type { Addresses, AddressPool } from '../naming/index.js';
 import type { EndpointIdentity, KeyPair, Membership, NodeStore, PublicKey } from '../trust/index.js';
-import { equalBytes, nameKeyPair } from '../trust/index.js';
+import { equalBytes, formatWho, nameKeyPair } from '../trust/index.js';
 import type { Nat, NatService } from './nat/index.js';
 import type { Service } from './policy.js';
 
@@ -37,6 +37,8 @@ export interface EndpointsOptions {
   readonly wallSeconds: () => number;
 }
 
+export type PreparedEndpoints = ReadonlyMap<PublicKey, HostedEndpoint>;
+
 export class Endpoints {
   readonly #o: EndpointsOptions;
   #hosted = new Map<PublicKey, HostedEndpoint>();
@@ -54,27 +56,40 @@ export class Endpoints {
     return [...this.#hosted.values()];
   }
 
-  /** Makes the endpoints what `configs` says. Throws before anything changed when one can't be; returns the keys that are gone. */
-  async apply(configs: readonly EndpointConfig[]): Promise<readonly PublicKey[]> {
+  /** What the endpoints shall be. Throws, with nothing changed, when one can't be. */
+  async prepare(configs: readonly EndpointConfig[]): Promise<PreparedEndpoints> {
     const next = new Map<PublicKey, HostedEndpoint>();
     for (const config of configs) {
       const endpoint = await this.#prepare(config);
       next.set(endpoint.identity.pair.publicKey, endpoint);
     }
+    return next;
+  }
+
+  /**
+   * Makes the endpoints what was prepared; returns the keys that are gone. In between, while a port may lead to its old or its new device, only
+   * those have it who may reach both: `narrowed` must bring that into force for live sessions before it resolves.
+   */
+  async commit(next: PreparedEndpoints, narrowed: () => Promise<void>): Promise<readonly PublicKey[]> {
     const before = this.#hosted;
-    this.#hosted = next;
-    try {
-      await this.#o.nat.apply([...next.values()].flatMap(natServices));
-    } catch (error) {
-      const reason = `its NAT rule can't be installed: ${describe(error)}`;
-      this.#o.log.error(reason);
-      for (const [key, endpoint] of next) {
-        next.set(key, { ...endpoint, services: endpoint.services.map((service) => ({ ...service, off: reason })) });
-      }
-    }
+    this.#hosted = meet(before, next);
+    await narrowed();
+    this.#hosted = await this.#install(next);
     const gone = [...before.values()].filter((endpoint) => !next.has(endpoint.identity.pair.publicKey));
     for (const endpoint of gone) await this.#o.pool.release({ kind: 'own', key: endpoint.identity.pair.publicKey });
     return gone.map((endpoint) => endpoint.identity.pair.publicKey);
+  }
+
+  /** Without their NAT rules services are off, not open. */
+  async #install(next: PreparedEndpoints): Promise<Map<PublicKey, HostedEndpoint>> {
+    try {
+      await this.#o.nat.apply([...next.values()].flatMap(natServices));
+      return new Map(next);
+    } catch (error) {
+      const off = `its NAT rule can't be installed: ${describe(error)}`;
+      this.#o.log.error(off);
+      return new Map([...next].map(([key, e]) => [key, { ...e, services: e.services.map((service) => ({ ...service, off })) }]));
+    }
   }
 
   async #prepare(config: EndpointConfig): Promise<HostedEndpoint> {
@@ -101,7 +116,8 @@ export class Endpoints {
     const base = { protocol, port, rtsp, target, allow, force, account };
     const lan = await this.#lan(target.host);
     if ('source' in lan) return { ...base, lan: lan.source };
-    this.#o.log.warn({ endpoint, port }, lan.off);
+    this.#o.log.warn({ endpoint, port }, 'a service is off: there is no route to its device');
+    this.#o.log.debug(lan.off);
     return { ...base, off: lan.off };
   }
 
@@ -141,6 +157,24 @@ export class Endpoints {
     }
   }
 }
+
+/** Services that both have, on the same device, for those whom both allow. */
+function meet(a: PreparedEndpoints, b: PreparedEndpoints): Map<PublicKey, HostedEndpoint> {
+  const both = new Map<PublicKey, HostedEndpoint>();
+  for (const [key, endpoint] of a) {
+    const other = b.get(key)?.services ?? [];
+    const services = endpoint.services.flatMap((service) => {
+      const same = other.find((s) => s.protocol === service.protocol && s.port === service.port);
+      if (same === undefined || !sameTarget(same, service)) return [];
+      const allowed = new Set(same.allow.map(formatWho));
+      return [{ ...service, allow: service.allow.filter((who) => allowed.has(formatWho(who))) }];
+    });
+    both.set(key, { ...endpoint, services });
+  }
+  return both;
+}
+
+const sameTarget = (a: Service, b: Service): boolean => a.target.host === b.target.host && a.target.port === b.target.port;
 
 /** `camera.gw` always; `camera` where the network granted it. Nobody finds an endpoint by name without the naming secret. */
 function names(name: string, identity: EndpointIdentity, membership: Membership): KeyPair[] {

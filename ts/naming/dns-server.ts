@@ -99,7 +99,8 @@ class Listeners {
   // ── transports ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   async #datagram(socket: UdpSocket, bytes: Buffer, from: RemoteInfo): Promise<void> {
-    if (!this.#isOurs(from.address)) return;
+    // Nothing can be sent to port 0.
+    if (!this.#isOurs(from.address) || from.port === 0) return;
     const response = await this.#respond(bytes, 'udp');
     if (response === undefined || this.#closed) return;
     socket.send(response, from.port, from.address, (error) => {

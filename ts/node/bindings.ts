@@ -4,7 +4,7 @@
  */
 import type { Logger } from 'pino';
 import type { AllowedService, DataPlane, SessionAddresses, SessionId, SessionPolicy } from '../dataplane/data-plane.js';
-import { describe } from '../errors.js';
+import { describe, ThicketError } from '../errors.js';
 import type { HostedEndpoint } from '../gateway/endpoints.js';
 import type { FlowPair } from '../gateway/nat/index.js';
 import { compilePolicy } from '../gateway/policy.js';
@@ -38,6 +38,8 @@ export class Bindings {
   readonly #bound = new Map<string, Bound>();
   readonly #policies = new Map<SessionId, SessionPolicy>();
   readonly #preparing = new Set<Promise<void>>();
+  /** Sessions that are open: what was begun for one that has closed meanwhile must not bring it back. */
+  readonly #open = new Set<SessionId>();
 
   constructor(options: BindingsOptions) {
     this.#o = options;
@@ -45,6 +47,7 @@ export class Bindings {
 
   /** Called when both ends admit each other. The data plane knows the session when this returns; its addresses follow, see `prepared`. */
   opened(session: Session, failed: (reason: string) => void): void {
+    this.#open.add(session.id);
     this.#o.plane.sessionOpen({ session: session.id });
     const work = this.#prepare(session)
       .catch((error: unknown) => failed(describe(error)))
@@ -58,6 +61,7 @@ export class Bindings {
   }
 
   closed(session: Session): void {
+    this.#open.delete(session.id);
     this.#policies.delete(session.id);
     for (const [id, bound] of this.#bound) if (bound.session.id === session.id) this.#bound.delete(id);
   }
@@ -84,12 +88,13 @@ export class Bindings {
     return found;
   }
 
-  /** Makes `subject`'s address lead into `session`; durable before it resolves. Throws POOL_EXHAUSTED. */
+  /** Makes `subject`'s address lead into `session`; durable before it resolves. Throws POOL_EXHAUSTED, or SESSION_CLOSED. */
   async bind(session: Session, subject: Subject): Promise<Addresses> {
     const { pool, plane } = this.#o;
     const own = this.#ownAddresses(session.own);
     if (pool === undefined || own === undefined) throw new TypeError('a node without an interface binds nothing');
     const peer = await pool.assign(subject);
+    if (!this.#open.has(session.id)) throw new ThicketError('SESSION_CLOSED', 'the session has closed meanwhile: try again');
     const addresses: SessionAddresses = {
       session: session.id,
       own4: own.v4,
@@ -113,9 +118,15 @@ export class Bindings {
 
   /** Policy, certificates or trust changed, or the far end told what it offers: compiles anew and cuts what is no longer allowed. */
   async refresh(session: Session): Promise<void> {
+    if (!this.#open.has(session.id)) return;
     const policy = this.#compile(session);
     const before = this.#policies.get(session.id);
     this.#policies.set(session.id, policy);
+    // A caller has an address here from when it may reach something.
+    const subject: Subject = { kind: 'key', key: session.peer };
+    if (policy.inbound.length > 0 && this.session(session.own, subject)?.id !== session.id) await this.bind(session, subject);
+    // Only the newest goes to the data plane: another refresh may have overtaken this one.
+    if (this.#policies.get(session.id) !== policy) return;
     this.#o.plane.sessionPolicy(policy);
     const gone = (before?.inbound ?? []).filter((service) => !policy.inbound.some((s) => same(s, service)));
     if (gone.length > 0) await this.#cut(this.#pairsOf(session, gone));
@@ -144,7 +155,6 @@ export class Bindings {
 
   async #prepare(session: Session): Promise<void> {
     const { pool, self } = this.#o;
-    if (pool !== undefined && session.own !== self) await this.bind(session, { kind: 'key', key: session.peer });
     // Flows that outlived our restart go on under the addresses that their names, or keys, had.
     if (pool !== undefined && session.own === self) {
       for (const subject of known(pool, session)) {

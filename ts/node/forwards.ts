@@ -17,6 +17,14 @@ export interface Forward {
   close(): Promise<void>;
 }
 
+export interface ConfiguredForward {
+  readonly listen: HostPort;
+  readonly name: string;
+  readonly port: number;
+}
+
+const forwardId = (f: ConfiguredForward): string => `${f.listen.host} ${f.listen.port} ${f.name} ${f.port}`;
+
 /** Connections of one forward at once. */
 const MOST = 1_024;
 
@@ -53,19 +61,34 @@ export class Forwards {
     };
   }
 
-  /** Makes the configured forwards what `wanted` says. Throws, with the others standing, when one can't be opened. */
-  async apply(wanted: readonly { readonly listen: HostPort; readonly name: string; readonly port: number }[]): Promise<void> {
-    const key = (f: (typeof wanted)[number]): string => `${f.listen.host} ${f.listen.port} ${f.name} ${f.port}`;
-    const keep = new Set(wanted.map(key));
-    for (const [id, forward] of [...this.#configured]) {
-      if (keep.has(id)) continue;
-      this.#configured.delete(id);
-      await forward.close();
+  /**
+   * Opens those of the configured forwards that aren't open yet. Throws, with the others standing, when one can't be. Nothing is closed before `commit`;
+   * `cancel` takes the new ones back.
+   */
+  async prepare(wanted: readonly ConfiguredForward[]): Promise<{ commit(): Promise<void>; cancel(): Promise<void> }> {
+    const added = new Map<string, Forward>();
+    const cancel = async (): Promise<void> => {
+      await Promise.all([...added.values()].map((forward) => forward.close()));
+    };
+    try {
+      for (const forward of wanted) {
+        const id = forwardId(forward);
+        if (!this.#configured.has(id) && !added.has(id)) added.set(id, await this.open(forward.listen, forward.name, forward.port));
+      }
+    } catch (error) {
+      await cancel();
+      throw error;
     }
-    for (const forward of wanted) {
-      if (!this.#configured.has(key(forward)))
-        this.#configured.set(key(forward), await this.open(forward.listen, forward.name, forward.port));
-    }
+    const commit = async (): Promise<void> => {
+      for (const [id, forward] of added) this.#configured.set(id, forward);
+      const keep = new Set(wanted.map(forwardId));
+      for (const [id, forward] of [...this.#configured]) {
+        if (keep.has(id)) continue;
+        this.#configured.delete(id);
+        await forward.close();
+      }
+    };
+    return { commit, cancel };
   }
 
   async close(): Promise<void> {
@@ -90,7 +113,7 @@ export class Forwards {
       });
       socket.once('close', () => onward.destroy());
     } catch (error) {
-      this.#o.log.info(`a forward to ${name}:${port} failed: ${describe(error)}`);
+      this.#o.log.debug(`a forward to ${name}:${port} failed: ${describe(error)}`);
       socket.resetAndDestroy();
     }
   }

@@ -8,16 +8,17 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { Logger } from 'pino';
-import { type Change, type Config, changedRestartKeys, keepRestartKeys, type LocalChanges, readConfig } from '../config/index.js';
-import { type ReloadDocument, SCHEMA } from '../control/index.js';
+import type { Config, LocalChanges } from '../config/index.js';
+import type { ReloadDocument } from '../control/index.js';
 import type { DataPlaneEvent } from '../dataplane/index.js';
 import { describe, isThicketError, ThicketError } from '../errors.js';
 import { Endpoints } from '../gateway/endpoints.js';
 import { HealthMonitor } from '../gateway/health.js';
 import type { Addresses, InUse } from '../naming/index.js';
 import { Router } from '../routing/index.js';
-import { type Membership, type NodeStore, type PublicKey, TrustList, type VerifiedIdentity } from '../trust/index.js';
+import type { Membership, NodeStore, PublicKey, VerifiedIdentity } from '../trust/index.js';
 import { Bindings } from './bindings.js';
+import { Changes } from './changes.js';
 import { ms, systemClock } from './clock.js';
 import { NodeControl } from './control-host.js';
 import { Dialer } from './dialer.js';
@@ -31,6 +32,7 @@ import type { Place } from './place.js';
 import { RelayRules } from './relay-rules.js';
 import { findNetwork, Resolver } from './resolver.js';
 import { type Session, Sessions } from './sessions.js';
+import { Settings } from './settings.js';
 import type { NodeOptions, RunningNode } from './start.js';
 import { Tracer } from './tracer.js';
 import type { Undo } from './undo.js';
@@ -71,24 +73,17 @@ export class Node implements RunningNode {
   readonly #forwards: Forwards;
   readonly #endpoints: Endpoints | undefined;
   readonly #denied: { readonly session: Session['id']; readonly what: string }[] = [];
-  /** As in the file, and with what the CLI changed. */
-  #fileConfig: Config;
-  #config: Config;
-  #membership: Membership | undefined;
-  #trust: TrustList;
+  readonly #settings: Settings;
+  readonly #changes: Changes;
   #epoch: bigint;
   #fail: (error: Error) => void = () => {};
-  #applying: Promise<unknown> = Promise.resolve();
   #stopping: Promise<void> | undefined;
 
   constructor(parts: Parts) {
     this.#p = parts;
     this.key = parts.store.pair.publicKey;
-    this.#fileConfig = parts.fileConfig;
-    this.#config = parts.local.join(parts.fileConfig);
-    this.#membership = parts.membership;
+    this.#settings = new Settings(parts.fileConfig, parts.local.join(parts.fileConfig), parts.membership);
     this.#epoch = parts.epoch;
-    this.#trust = this.#trustOf(this.#config);
     this.failed = new Promise<never>((_, reject) => {
       this.#fail = reject;
     });
@@ -98,7 +93,7 @@ export class Node implements RunningNode {
     const handles = new HandleSource();
     const handshakes = this.#makeHandshakes();
     this.#rules = new RelayRules(
-      () => this.#config.relay,
+      () => this.#settings.config.relay,
       () => this.#links.all().filter((link) => link.role === 'child'),
     );
     this.#links = this.#makeLinks(handles, handshakes);
@@ -108,15 +103,17 @@ export class Node implements RunningNode {
     this.#resolver = this.#makeResolver();
     this.#tracer = new Tracer({ probe: (egress, hops, done) => this.#router.setups.trace(egress, hops, done), clock: this.#clock });
     this.#forwards = new Forwards({ resolve: (name) => this.#resolver.address(name), log: parts.log });
+    this.#changes = this.#makeChanges();
   }
 
   /** Goes to work. Throws when something can't be had; the caller undoes the rest. */
   async open(): Promise<void> {
     const { undo, log } = this.#p;
-    await this.#endpoints?.apply(this.#config.endpoints);
+    if (this.#endpoints !== undefined)
+      await this.#endpoints.commit(await this.#endpoints.prepare(this.#settings.config.endpoints), async () => {});
     await this.#openDns();
     undo.push(() => this.#forwards.close());
-    await this.#forwards.apply(this.#config.forwards);
+    await (await this.#forwards.prepare(this.#settings.config.forwards)).commit();
     const health = new HealthMonitor(() => this.#endpoints?.all().flatMap((endpoint) => endpoint.services) ?? []);
     undo.push(() => health.close());
     const stopTicking = this.#clock.every(TICK, () => this.#tick());
@@ -125,30 +122,14 @@ export class Node implements RunningNode {
       this.#sessions.closeAll('the node stops');
       this.#links.close();
     });
-    undo.push(this.#clock.every(ROUTES, () => void this.#followRoutes()));
+    undo.push(this.#clock.every(ROUTES, () => void this.#changes.followRoutes()));
     this.control = this.#makeControl(health);
-    for (const parent of this.#config.parents) this.#links.addParent(parent);
+    for (const parent of this.#settings.config.parents) this.#links.addParent(parent);
     for (const warning of this.#warnings()) log.warn(warning);
   }
 
   reload(): Promise<ReloadDocument> {
-    return this.#inTurn(async () => {
-      const wanted = readConfig(this.#p.configFile, this.#p.stateFolder);
-      // What needs a restart stays as this node was started, whatever reloads there were: it acts and reports as it runs.
-      const started = this.#p.fileConfig;
-      const next = keepRestartKeys(started, wanted);
-      const before = this.#membership;
-      this.#membership = this.#p.store.membership(this.#clock.wallSeconds());
-      try {
-        await this.#apply(this.#p.local.join(next));
-      } catch (error) {
-        this.#membership = before;
-        throw error;
-      }
-      this.#fileConfig = next;
-      this.#p.log.info('the configuration was read again');
-      return { schema: SCHEMA, restart: changedRestartKeys(started, wanted) };
-    });
+    return this.#changes.reload();
   }
 
   stop(): Promise<void> {
@@ -196,79 +177,6 @@ export class Node implements RunningNode {
     };
   }
 
-  // ── changes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  /** One change after the other. */
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#applying.then(work);
-    this.#applying = result.catch(() => {});
-    return result;
-  }
-
-  #change(change: Change): Promise<void> {
-    return this.#inTurn(async () => {
-      const { config, commit } = this.#p.local.preview(this.#fileConfig, change);
-      await this.#apply(config);
-      try {
-        commit();
-      } catch (error) {
-        // What isn't on disk isn't acknowledged, and doesn't stand.
-        await this.#apply(this.#p.local.join(this.#fileConfig));
-        throw error;
-      }
-    });
-  }
-
-  /** Makes the running node what `next` says; what can fail comes first, before anything else has changed. */
-  async #apply(next: Config): Promise<void> {
-    await this.#forwards.apply(next.forwards);
-    const gone = (await this.#endpoints?.apply(next.endpoints)) ?? [];
-    const before = this.#config;
-    this.#config = next;
-    this.#trust = this.#trustOf(next);
-    this.#p.log.level = next.log.level;
-    for (const session of this.#sessions.all().filter((s) => gone.includes(s.own))) {
-      await this.#bindings.evict(session, () => this.#sessions.close(session.id, 'the endpoint is gone'));
-    }
-    this.#router.withdraw(gone);
-    for (const parent of before.parents) {
-      if (!next.parents.some((p) => p.key === parent.key && p.host === parent.host && p.port === parent.port))
-        this.#links.removeParent(parent.key);
-    }
-    for (const parent of next.parents) this.#links.addParent(parent);
-    if (!this.#rules.staying()) {
-      for (const link of this.#links.all()) if (link.role === 'child') this.#links.disconnect(link.id, 'this node relays no more');
-    }
-    await Promise.all(this.#sessions.all().map((session) => this.#judge(session)));
-    this.#resolver.forgetFailures();
-    this.#router.changed();
-  }
-
-  /** A LAN that comes up late, or gets another address, must not need a reload. */
-  async #followRoutes(): Promise<void> {
-    try {
-      await this.#inTurn(async () => {
-        if (await this.#endpoints?.moved()) await this.#apply(this.#config);
-      });
-    } catch (error) {
-      this.#p.log.error(describe(error));
-    }
-  }
-
-  /** Rules changed under a live session: it goes on with what it may still do, or ends. */
-  async #judge(session: Session): Promise<void> {
-    if (this.#trust.admits(session.identity)) {
-      await this.#bindings.refresh(session);
-      this.#sessions.offer(session.id);
-      return;
-    }
-    await this.#bindings.evict(session, () => this.#sessions.close(session.id, 'no longer trusted'));
-  }
-
-  #trustOf(config: Config): TrustList {
-    return new TrustList(this.#membership?.network.key, config.trust);
-  }
-
   // ── events ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #tick(): void {
@@ -301,13 +209,23 @@ export class Node implements RunningNode {
 
   /** What a verified chain proves beside who somebody is: that its date is past, and where a short name has moved to. */
   #learn(identity: VerifiedIdentity): void {
-    const { store } = this.#p;
-    if (identity.network === this.#membership?.network.key) store.raiseFloor(identity.issuedAt);
     const { network, shortName, generation } = identity;
-    if (shortName === undefined || generation === undefined || !store.raiseGeneration(network, shortName, generation)) return;
+    if (!this.#remember(identity) || shortName === undefined || generation === undefined) return;
     for (const { id, identity: other } of this.#sessions.all()) {
       const older = other.network === network && other.shortName === shortName && (other.generation ?? 0) < generation;
       if (older) this.#sessions.close(id, 'the name has moved to another gateway');
+    }
+  }
+
+  /** Returns whether a short name's generation has risen. A disk that fails must not end a node that carries packets. */
+  #remember({ network, issuedAt, shortName, generation }: VerifiedIdentity): boolean {
+    const { store, log } = this.#p;
+    try {
+      if (network === this.#settings.membership?.network.key) store.raiseFloor(issuedAt);
+      return shortName !== undefined && generation !== undefined && store.raiseGeneration(network, shortName, generation);
+    } catch (error) {
+      log.error(describe(error));
+      return false;
     }
   }
 
@@ -322,7 +240,7 @@ export class Node implements RunningNode {
   }
 
   #warnings(): string[] {
-    return warningsOf(this.#config, this.#membership);
+    return warningsOf(this.#settings.config, this.#settings.membership);
   }
 
   // ── parts ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -330,12 +248,12 @@ export class Node implements RunningNode {
   #makeEndpoints(): Endpoints | undefined {
     const { place, store, log } = this.#p;
     if (place.ground === undefined) return undefined;
-    const { ipv4 } = this.#config.interface;
+    const { ipv4 } = this.#settings.config.interface;
     return new Endpoints({
       ...place.ground,
       store,
       log,
-      membership: () => this.#membership,
+      membership: () => this.#settings.membership,
       pools: place.ipv6 === undefined ? [ipv4] : [ipv4, place.ipv6],
       wallSeconds: () => this.#clock.wallSeconds(),
     });
@@ -348,7 +266,7 @@ export class Node implements RunningNode {
       self: this.key,
       pool: ground?.pool,
       endpoint: (key) => this.#endpoints?.get(key),
-      ownNetwork: () => this.#membership?.network.key,
+      ownNetwork: () => this.#settings.membership?.network.key,
       cut: (pairs) => ground?.nat.cut(pairs) ?? Promise.resolve(),
       log: this.#p.log,
     });
@@ -362,7 +280,7 @@ export class Node implements RunningNode {
       chain: (key) => {
         const endpoint = this.#endpoints?.get(key)?.identity;
         if (endpoint !== undefined) return { chain: endpoint.chain, grant: endpoint.grant };
-        return { chain: this.#membership === undefined ? [] : [this.#membership.certificate], grant: undefined };
+        return { chain: this.#settings.membership === undefined ? [] : [this.#settings.membership.certificate], grant: undefined };
       },
       epoch: () => this.#epoch,
       floor: () => store.floor,
@@ -380,7 +298,7 @@ export class Node implements RunningNode {
       clock: this.#clock,
       handles,
       log,
-      rekey: () => ms(this.#config.session.rekeyMs),
+      rekey: () => ms(this.#settings.config.session.rekeyMs),
       accept: (peer, identity, from) => this.#rules.accept(peer, identity, from),
       listener: {
         linkUp: (link, restarted) => {
@@ -407,12 +325,13 @@ export class Node implements RunningNode {
     return new Router({
       pair: store.pair,
       epoch: () => this.#epoch,
-      parents: () => this.#config.parents.map((parent) => parent.key),
-      names: () => ownNameKeys(this.#membership),
+      parents: () => this.#settings.config.parents.map((parent) => parent.key),
+      names: () => ownNameKeys(this.#settings.membership),
       endpoints: () => this.#endpoints?.all().map(({ identity, names }) => ({ pair: identity.pair, names })) ?? [],
       neighbour: (id) => this.#links.get(id),
       neighbourByKey: (key) => this.#links.byKey(key),
-      rights: (child) => this.#rules.rights(this.#links.byKey(child)?.identity),
+      rights: (child) =>
+        this.#rules.rights(this.#links.byKey(child)?.identity, this.#router.table.size - this.#router.table.subtree(child)),
       send: (link, frame, generation) => this.#links.send(link, frame, generation),
       labelForward: (ingress, egress) => place.plane.labelForward(ingress, egress),
       labelRemove: (label) => place.plane.labelRemove(label),
@@ -444,15 +363,15 @@ export class Node implements RunningNode {
       clock: this.#clock,
       handles,
       log,
-      rekey: () => ms(this.#config.session.rekeyMs),
-      admit: (identity) => this.#trust.require(identity),
+      rekey: () => ms(this.#settings.config.session.rekeyMs),
+      admit: (identity) => this.#settings.trust.require(identity),
       offer: (own, identity) => this.#bindings.offer(own, identity),
       isOwn: (key) => key === this.key || this.#endpoints?.get(key) !== undefined,
       listener: {
         sessionOpened: (session) => this.#bindings.opened(session, (reason) => this.#sessions.close(session.id, reason)),
         sessionUp: (session) => {
           this.#learn(session.identity);
-          void this.#bindings.refresh(session);
+          this.#bindings.refresh(session).catch((error: unknown) => log.debug(`a policy could not be put in force: ${describe(error)}`));
           this.#dialer.up(session);
           this.#tracer.measure(session);
         },
@@ -469,12 +388,12 @@ export class Node implements RunningNode {
   #makeResolver(): Resolver {
     return new Resolver({
       self: this.key,
-      selfName: () => this.#membership && { name: this.#membership.name, network: this.#membership.network.key },
-      domain: this.#config.dns.domain,
+      selfName: () => this.#settings.membership && { name: this.#settings.membership.name, network: this.#settings.membership.network.key },
+      domain: this.#settings.config.dns.domain,
       pool: this.#p.place.ground?.pool,
       bindings: this.#bindings,
       endpoints: () => this.#endpoints?.all() ?? [],
-      network: (text) => findNetwork(text, this.#config.networks, this.#membership?.network),
+      network: (text) => findNetwork(text, this.#settings.config.networks, this.#settings.membership?.network),
       lookup: (nameKey, exclude) => this.#router.lookup(nameKey, exclude),
       dial: (peer) => this.#dialer.dial(this.key, peer),
       clock: this.#clock,
@@ -487,13 +406,30 @@ export class Node implements RunningNode {
     const server = await openNameServer({
       pool: place.ground.pool,
       self: this.key,
-      dns: this.#config.dns,
-      networks: () => this.#config.networks,
-      membership: () => this.#membership,
+      dns: this.#settings.config.dns,
+      networks: () => this.#settings.config.networks,
+      membership: () => this.#settings.membership,
       resolver: this.#resolver,
       log,
     });
     undo.push(() => server.close());
+  }
+
+  #makeChanges(): Changes {
+    return new Changes({
+      ...this.#p,
+      started: this.#p.fileConfig,
+      settings: this.#settings,
+      clock: this.#clock,
+      endpoints: this.#endpoints,
+      forwards: this.#forwards,
+      bindings: this.#bindings,
+      sessions: this.#sessions,
+      links: this.#links,
+      router: this.#router,
+      resolver: this.#resolver,
+      rules: this.#rules,
+    });
   }
 
   #makeControl(health: HealthMonitor): NodeControl {
@@ -504,8 +440,8 @@ export class Node implements RunningNode {
       plane: place.plane,
       pool: place.ground?.pool,
       ipv6: place.ipv6,
-      config: () => this.#config,
-      membership: () => this.#membership,
+      config: () => this.#settings.config,
+      membership: () => this.#settings.membership,
       links: this.#links,
       sessions: this.#sessions,
       router: this.#router,
@@ -517,7 +453,7 @@ export class Node implements RunningNode {
       health,
       denied: (session) => this.#denied.filter((d) => d.session === session.id).map((d) => d.what),
       warnings: () => this.#warnings(),
-      change: (change) => this.#change(change),
+      change: (change) => this.#changes.change(change),
       reload: () => this.reload(),
     });
   }

@@ -5,6 +5,7 @@
 import type { Logger } from 'pino';
 import type { Config } from '../config/index.js';
 import { type DataPlane, type DataPlaneEvent, openDataPlane } from '../dataplane/index.js';
+import { describe } from '../errors.js';
 import { Nat } from '../gateway/nat/index.js';
 import { HostNet, type KernelNet, loadKernel } from '../kernel/index.js';
 import { AddressPool, type InUse, randomUla } from '../naming/index.js';
@@ -45,9 +46,16 @@ export async function takePlace(options: PlaceOptions, undo: Undo): Promise<Plac
   const hidden = config.listen.length === 0 || config.allowUnrelayed;
   const open = (tun: boolean): DataPlane => {
     const plane = openDataPlane(
-      { nodeKey: keyBytes(pair.publicKey), listen: config.listen, ...(tun ? { tun: { name, offload, mtu: MTU } } : {}) },
+      { nodeKey: keyBytes(pair.publicKey), listen: config.listen, ...(tun ? { tun: { name, offload } } : {}) },
       (events) => {
-        for (const event of events) options.onEvent(event);
+        for (const event of events) {
+          try {
+            options.onEvent(event);
+          } catch (error) {
+            // What somebody sent must not end the node; a bug is told, and the next event is handled.
+            log.error({ event: event.type }, `an event could not be handled: ${describe(error)}`);
+          }
+        }
       },
     );
     undo.push(() => plane.close());

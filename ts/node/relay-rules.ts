@@ -48,13 +48,14 @@ export class RelayRules {
     return this.#relay().for !== 'none';
   }
 
-  /** What a child may announce. */
-  rights(identity: VerifiedIdentity | undefined): ChildRights {
+  /** What a child may announce; `elsewhere`: how many descendants there are through other children. */
+  rights(identity: VerifiedIdentity | undefined, elsewhere: number): ChildRights {
     const { descendants, endpoints } = this.#relay();
+    const room = Math.max(0, descendants - elsewhere);
     const listed = identity !== undefined && this.#listed(identity);
     const relay = listed && identity.rights.includes('relay');
     const gateway = listed && identity.rights.includes('gateway');
-    return { relay, gateway, cap: relay ? descendants : gateway ? endpoints : 0 };
+    return { relay, gateway, cap: relay ? room : gateway ? Math.min(endpoints, room) : 0 };
   }
 
   /** A certificate of any network counts where the list is `any`: who holds none has nothing to be judged by. */

@@ -1,4 +1,5 @@
 export { formatWho, matches, type NetworkLookup, parseWho, type Trusted, TrustList, type Who } from './admission.js';
+export { BUILD_TIME } from './build-time.js';
 export { type Cbor, decodeCbor, encodeCbor, equalBytes, Fields } from './cbor.js';
 export {
   CERTIFICATE_MAX,
@@ -43,4 +44,4 @@ export {
 } from './network.js';
 export { sodium } from './sodium.js';
 export { stateFolder } from './state-folder.js';
-export { BUILD_TIME, type EndpointIdentity, type Membership, NodeStore } from './store.js';
+export { type EndpointIdentity, type Membership, NodeStore } from './store.js';

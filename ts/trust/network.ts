@@ -3,12 +3,15 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { ThicketError } from '../errors.js';
+import { BUILD_TIME } from './build-time.js';
 import { type Certificate, checkLabel, encodeCertificate, encodeGrant, type Right } from './certificate.js';
 import { ensurePrivateFolder, loadState, removeLeftovers, saveState } from './files.js';
 import { base32, KeyPair, type PublicKey, parseKey, verify } from './keys.js';
 import { sodium } from './sodium.js';
 
 const DAY = 86_400;
+/** A network whose first signature is later than this after the program was made is probably signed by a wrong clock. */
+const FIRST_WITHIN = 5 * 365 * DAY;
 /** Short names in one bundle. */
 const GRANTS_MAX = 64;
 /** 16 bytes: 26 characters of base32. */
@@ -177,6 +180,11 @@ export class NetworkFolder {
     if (last > 0 && now > last + DAY && !options.dateOk) {
       const days = Math.floor((now - last) / DAY);
       throw new ThicketError('BAD_ARGUMENT', `today is ${days} days past the last signature: if this clock is right, say --date-ok`);
+    }
+    // The first signature has no earlier one to be measured against: this program's own age has to do.
+    if (last === 0 && (now < BUILD_TIME - DAY || now > BUILD_TIME + FIRST_WITHIN) && !options.dateOk) {
+      const year = new Date(now * 1_000).getUTCFullYear();
+      throw new ThicketError('BAD_ARGUMENT', `this clock says that it is ${year}: set it, or say --date-ok if that is right`);
     }
     const issuedAt = Math.max(now, last);
     const serial = this.#stored.serial + 1;

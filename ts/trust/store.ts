@@ -3,13 +3,12 @@ import { accessSync, constants } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { describe, ThicketError } from '../errors.js';
+import { BUILD_TIME } from './build-time.js';
 import { type Certificate, decodeCertificate, decodeGrant, encodeEndpointCertificate } from './certificate.js';
 import { ensurePrivateFolder, loadState, removeLeftovers, saveState } from './files.js';
 import { KeyPair } from './keys.js';
 import { decodeBundle, encodeBundle, encodeRequest, type SignedBundle } from './network.js';
 
-/** The program was built after this moment, so it is past: seconds since 1970. */
-export const BUILD_TIME = 1_795_000_000;
 /** A restored state directory may be told by this much that it is behind; more is a lie. */
 const EPOCH_JUMP = 1n << 16n;
 /** The floor is written at most so often, seconds of its own time. */

@@ -17,7 +17,9 @@ function change(trust: Command, name: string, description: string, trusted: bool
   nodeOption(trust.command(name).description(description).argument('<key>', "a network's or a node's key")).action(
     async (key: string, options: NodeOption) => {
       await withNode(options, (client) => client.call('POST', '/v1/trust', { key, trusted }));
-      say(trusted ? `trusted: ${key}` : `no longer trusted: ${key}`);
+      // A network may be written with its naming secret behind a dot: that isn't for the screen.
+      const [shown] = key.split('.', 1);
+      say(trusted ? `trusted: ${shown}` : `no longer trusted: ${shown}`);
     },
   );
 }

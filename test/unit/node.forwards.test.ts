@@ -1,0 +1,59 @@
+/** Configured forwards: a change that can't be is none. */
+import { createServer } from 'node:net';
+import { afterEach, describe, expect, test } from '@jest/globals';
+import { pino } from 'pino';
+import { isThicketError } from '../../ts/errors.js';
+import { Forwards } from '../../ts/node/forwards.js';
+
+const log = pino({ level: 'silent' });
+let forwards: Forwards;
+
+afterEach(() => forwards.close());
+
+const free = (): Promise<number> =>
+  new Promise((resolve) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
+    });
+  });
+
+/** Whether the port is taken. */
+const open = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const server = createServer().once('error', () => resolve(true));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(false)));
+  });
+
+const at = (port: number) => ({ listen: { host: '127.0.0.1', port }, name: 'camera.home', port: 554 });
+
+describe('forwards', () => {
+  test('change at commit, not before, and a change taken back leaves what there was', async () => {
+    forwards = new Forwards({ resolve: () => Promise.reject(new Error('not asked')), log });
+    const [a, b] = [await free(), await free()];
+    await (await forwards.prepare([at(a)])).commit();
+    const change = await forwards.prepare([at(b)]);
+    expect([await open(a), await open(b)]).toEqual([true, true]);
+    await change.cancel();
+    expect([await open(a), await open(b)]).toEqual([true, false]);
+    await (await forwards.prepare([at(b)])).commit();
+    expect([await open(a), await open(b)]).toEqual([false, true]);
+  });
+
+  test('are refused together when one port is taken, and those that stood stand', async () => {
+    forwards = new Forwards({ resolve: () => Promise.reject(new Error('not asked')), log });
+    const [a, b, taken] = [await free(), await free(), await free()];
+    const other = createServer();
+    await new Promise<void>((resolve) => {
+      other.listen(taken, '127.0.0.1', resolve);
+    });
+    await (await forwards.prepare([at(a)])).commit();
+    const failure: unknown = await forwards.prepare([at(b), at(taken)]).then(
+      () => undefined,
+      (error: unknown) => error,
+    );
+    expect(isThicketError(failure) && failure.code).toBe('ADDRESS_IN_USE');
+    expect([await open(a), await open(b)]).toEqual([true, false]);
+    other.close();
+  });
+});

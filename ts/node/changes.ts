@@ -1,0 +1,151 @@
+/**
+ * Changes of a running node: a configuration read again, commands that change it, ways to devices that come and go. One after the other; what can fail comes
+ * first, before anything has changed.
+ */
+import type { Logger } from 'pino';
+import { type Change, type Config, changedRestartKeys, keepRestartKeys, type LocalChanges, readConfig } from '../config/index.js';
+import { type ReloadDocument, SCHEMA } from '../control/index.js';
+import { describe } from '../errors.js';
+import type { Endpoints, PreparedEndpoints } from '../gateway/endpoints.js';
+import type { Router } from '../routing/index.js';
+import type { NodeStore } from '../trust/index.js';
+import type { Bindings } from './bindings.js';
+import type { Clock } from './clock.js';
+import type { Forwards } from './forwards.js';
+import type { Links } from './links.js';
+import type { RelayRules } from './relay-rules.js';
+import type { Resolver } from './resolver.js';
+import type { Session, Sessions } from './sessions.js';
+import type { Settings } from './settings.js';
+
+export interface ChangesOptions {
+  readonly configFile: string;
+  readonly stateFolder: string;
+  /** The configuration that the node was started with. */
+  readonly started: Config;
+  readonly settings: Settings;
+  readonly store: NodeStore;
+  readonly local: LocalChanges;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly endpoints: Endpoints | undefined;
+  readonly forwards: Forwards;
+  readonly bindings: Bindings;
+  readonly sessions: Sessions;
+  readonly links: Links;
+  readonly router: Router;
+  readonly resolver: Resolver;
+  readonly rules: RelayRules;
+}
+
+export class Changes {
+  readonly #o: ChangesOptions;
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(options: ChangesOptions) {
+    this.#o = options;
+  }
+
+  /** Throws BAD_CONFIG, and then nothing has changed. */
+  reload(): Promise<ReloadDocument> {
+    const { settings, started, store, local, clock } = this.#o;
+    return this.#inTurn(async () => {
+      const wanted = readConfig(this.#o.configFile, this.#o.stateFolder);
+      // What needs a restart stays as this node was started, whatever reloads there were: it acts and reports as it runs.
+      const next = keepRestartKeys(started, wanted);
+      const before = settings.membership;
+      settings.membership = store.membership(clock.wallSeconds());
+      try {
+        await this.#apply(local.join(next));
+      } catch (error) {
+        settings.membership = before;
+        throw error;
+      }
+      settings.file = next;
+      this.#o.log.info('the configuration was read again');
+      return { schema: SCHEMA, restart: changedRestartKeys(started, wanted) };
+    });
+  }
+
+  /** In force, and on disk, when it resolves. */
+  change(change: Change): Promise<void> {
+    const { settings, local } = this.#o;
+    return this.#inTurn(async () => {
+      const { config, commit } = local.preview(settings.file, change);
+      await this.#apply(config);
+      try {
+        commit();
+      } catch (error) {
+        // What isn't on disk isn't acknowledged, and doesn't stand.
+        await this.#apply(local.join(settings.file));
+        throw error;
+      }
+    });
+  }
+
+  /** A LAN that comes up late, or gets another address, must not need a reload. Never rejects. */
+  async followRoutes(): Promise<void> {
+    try {
+      await this.#inTurn(async () => {
+        if (await this.#o.endpoints?.moved()) await this.#apply(this.#o.settings.config);
+      });
+    } catch (error) {
+      this.#o.log.error(describe(error));
+    }
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => {});
+    return result;
+  }
+
+  async #apply(next: Config): Promise<void> {
+    const { settings, endpoints, sessions, router, log } = this.#o;
+    const forwards = await this.#o.forwards.prepare(next.forwards);
+    let prepared: PreparedEndpoints | undefined;
+    try {
+      prepared = await endpoints?.prepare(next.endpoints);
+    } catch (error) {
+      await forwards.cancel();
+      throw error;
+    }
+    const before = settings.config;
+    settings.config = next;
+    const gone = prepared === undefined ? [] : ((await endpoints?.commit(prepared, () => this.#judgeAll())) ?? []);
+    await forwards.commit();
+    log.level = next.log.level;
+    for (const session of sessions.all().filter((s) => gone.includes(s.own))) await this.#evict(session, 'the endpoint is gone');
+    router.withdraw(gone);
+    this.#applyLinks(before, next);
+    await this.#judgeAll();
+    this.#o.resolver.forgetFailures();
+    router.changed();
+  }
+
+  #applyLinks(before: Config, next: Config): void {
+    const { links, rules } = this.#o;
+    for (const parent of before.parents) {
+      const still = next.parents.some((p) => p.key === parent.key && p.host === parent.host && p.port === parent.port);
+      if (!still) links.removeParent(parent.key);
+    }
+    for (const parent of next.parents) links.addParent(parent);
+    if (rules.staying()) return;
+    for (const link of links.all()) if (link.role === 'child') links.disconnect(link.id, 'this node relays no more');
+  }
+
+  /** Rules changed under live sessions: each goes on with what it may still do, or ends. */
+  async #judgeAll(): Promise<void> {
+    const { settings, sessions, bindings } = this.#o;
+    const judge = async (session: Session): Promise<void> => {
+      if (!settings.trust.admits(session.identity)) return this.#evict(session, 'no longer trusted');
+      await bindings.refresh(session);
+      sessions.offer(session.id);
+    };
+    await Promise.all(sessions.all().map(judge));
+  }
+
+  #evict(session: Session, reason: string): Promise<void> {
+    return this.#o.bindings.evict(session, () => this.#o.sessions.close(session.id, reason));
+  }
+}
