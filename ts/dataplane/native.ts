@@ -136,6 +136,10 @@ function explain(error: unknown, options: DataPlaneOptions): ThicketError {
       if (isTun) return make('EXISTS', `interface ${device} is in use: stop the program that holds it, or change interface.name`);
       break;
   }
+  if (isTun) {
+    const reason = message.slice(message.lastIndexOf(`${device}: `) + device.length + 2);
+    return make('NO_TUN', `interface ${device} can't be made (${reason}): check that /dev/net/tun is the kernel's TUN device`);
+  }
   return make('DATA_PLANE', `the data plane can't start: ${message}`);
 }
 
