@@ -69,8 +69,8 @@ describe('the README', () => {
     for (const { machine, command } of [...create, ...enrol]) {
       const output = await run(machine, command);
       if (command === 'thicket node init') printed[`<${machine} key>`] = output.trim();
-      const network = /[a-z2-7]{52}\.[a-z2-7]{26}/.exec(output)?.[0];
-      if (network !== undefined && command.startsWith('thicket network create')) printed['<network id>.<naming secret>'] = network;
+      const network = /^network id +([a-z2-7]{52})$/m.exec(output)?.[1];
+      if (network !== undefined && command.startsWith('thicket network create')) printed['<network id>'] = network;
     }
 
     for (const { text } of blocks().filter((block) => block.language === 'yaml')) {
