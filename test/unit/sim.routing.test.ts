@@ -43,22 +43,22 @@ describe('moves', () => {
     expect(await world.trace('viewer', deviceOf(world, 'gateway'))).toEqual(['right', 'relay', 'gateway/0']);
   });
 
-  test('a node with two parents is found through the one that is left', async () => {
+  test('a gateway with two parents is found, and its devices, through the one that is left', async () => {
     const world = new World(2);
     world.plant('root');
     for (const name of ['left', 'right']) world.plant(name, { parents: ['root'] });
-    world.plant('relay', { parents: ['left', 'right'] });
-    world.plant('gateway', { parents: ['relay'], leaf: true });
+    world.plant('gateway', { parents: ['left', 'right'], leaf: true, endpoints: ['camera'] });
     world.plant('viewer', { parents: ['root'], leaf: true });
     await world.converge();
-    const traffic = new Traffic(world, 'viewer', 'gateway', 100);
+    const traffic = new Traffic(world, 'viewer', 'gateway', 100, deviceOf(world, 'gateway'));
     await traffic.resumed(3_000);
     for (const side of ['right', 'right', 'left', 'left', 'right']) {
       world.kill(side);
       // Everybody notices, over idle links too, and the grace of those who hope for its return runs out.
       await world.clock.run(45_000);
       await traffic.resumed(5_000);
-      expect(world.get('root').router.table.via(world.key('gateway'))).toBe(world.key(side === 'left' ? 'right' : 'left'));
+      const other = world.key(side === 'left' ? 'right' : 'left');
+      for (const key of [world.key('gateway'), deviceOf(world, 'gateway')]) expect(world.get('root').router.table.via(key)).toBe(other);
       world.start(side);
       await connected(world, side);
       await world.clock.run(3_000);

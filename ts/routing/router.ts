@@ -165,7 +165,9 @@ export class Router {
     // The lost parent's side will take us away: a newer word through the others stands against it.
     for (const [other, nonce] of this.#signed) {
       const parent = this.#host.neighbour(other);
-      if (parent !== undefined) this.#signPlace(parent, nonce);
+      if (parent === undefined) continue;
+      this.#signPlace(parent, nonce);
+      this.#announceOwn(other, nonce);
     }
   }
 
