@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { sodium } from '../../ts/trust/index.js';
 import { version } from '../../ts/version.js';
+import { inner, kind, tcpBody, tcpFlag } from '../impolite/inner.js';
 import { wasm, wasmFolder } from '../impolite/wasm.js';
 
 /** Node has it; the ES libraries and Node's types don't. */
@@ -34,6 +35,44 @@ describe('the WASM module', () => {
     expect(() => core.command(1_000_000n, 'fly', {})).toThrow(/fly/);
     core.command(1_000_000n, 'linkRemove', { link: 1 });
     expect(core.stats(1_000_000n).drops['staleCommand']).toBe(1n);
+  });
+});
+
+describe('a gateway on the WASM module', () => {
+  const now = 1_000_000n;
+  const [link, session, label] = [1, 5, 4_000];
+  const [linkKey, sendKey, hopSecret] = [counting(32), counting(32).reverse(), counting(32).fill(7)];
+  const hop = { link, label, generation: 1 };
+
+  function gateway(): InstanceType<typeof wasm.WasmCore> {
+    const core = new wasm.WasmCore(counting(32), counting(32), false);
+    const remote = { host: '192.0.2.1', port: 7117 };
+    const keys = { sendKey: linkKey, receiveKey: linkKey, hopSecret, receiveIndex: 1, sendIndex: 2, initiator: false, confirmed: true };
+    core.command(now, 'linkInstall', { link, generation: 1, socket: 0, remote, ...keys });
+    core.command(now, 'sessionOpen', { session, own4: '198.18.0.77', peer4: '198.18.0.88' });
+    const target = { host: '192.168.1.20', port: 554 };
+    const camera = { protocol: 'tcp', port: 554, family: 4, target, rtsp: { lan: '192.168.1.1' }, account: 1 };
+    core.command(now, 'sessionPolicy', { session, inbound: [camera], outbound: false, echo: false, rtspPorts: [] });
+    const path = { path: 1, session, ingress: hop, egress: hop, sendKey: linkKey, receiveKey: sendKey, confirmed: true };
+    core.command(now, 'pathInstall', path);
+    return core;
+  }
+
+  test('refuses media over UDP at once, for it has no sockets on the LAN', () => {
+    const core = gateway();
+    const ask = 'SETUP rtsp://camera/live RTSP/1.0\r\nTransport: RTP/AVP;unicast;client_port=6100-6101\r\nCSeq: 1\r\n\r\n';
+    const ports = { from: 5_000, to: 554 };
+    const segments = [
+      tcpBody(ports, tcpFlag.syn, new Uint8Array(0), { seq: 9 }),
+      tcpBody(ports, tcpFlag.ack | tcpFlag.psh, Buffer.from(ask), { seq: 10, ack: 1 }),
+    ];
+    const tags = wasm.HopKey.derive(hopSecret, label, true);
+    segments.forEach((segment, counter) => {
+      const datagram = wasm.dataPacket(sendKey, BigInt(counter), label, tags, inner(kind.tcp, segment));
+      core.handleDatagram(now, 0, '192.0.2.1', 7117, datagram);
+    });
+    const said = core.takePackets().map((packet) => Buffer.from(packet).subarray(40).toString());
+    expect(said.join('')).toBe(ask.replace('RTP/AVP', 'XTP/AVP'));
   });
 });
 

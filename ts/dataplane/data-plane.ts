@@ -36,7 +36,6 @@ export interface TunOptions {
   readonly name: string;
   /** `auto`: virtio headers with every offload that the kernel takes; `off`: plain packets. */
   readonly offload: 'auto' | 'off';
-  readonly mtu: number;
 }
 
 export interface DataPlaneOptions {
@@ -265,6 +264,3 @@ export interface DataPlane {
 }
 
 export type OnEvents = (events: readonly DataPlaneEvent[]) => void;
-
-/** How a backend is opened; the loader picks one. Rejects with a typed error when the place can't run it. */
-export type OpenDataPlane = (options: DataPlaneOptions, onEvents: OnEvents) => Promise<DataPlane>;

@@ -212,6 +212,10 @@ pub struct JsEvent {
     port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    level: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -491,9 +495,8 @@ const fn protocol_name(protocol: u8) -> &'static str {
     }
 }
 
-/// An event as JavaScript sees it; `None` for kinds that ask for sockets on a LAN, which this shell has none of.
-#[allow(unreachable_patterns)]
-pub fn event(event: Event) -> Option<JsEvent> {
+/// An event as JavaScript sees it.
+pub fn event(event: Event) -> JsEvent {
     let new = |kind| JsEvent {
         kind,
         ..JsEvent::default()
@@ -503,7 +506,7 @@ pub fn event(event: Event) -> Option<JsEvent> {
         from: Some(js_address(from.address)),
         ..new(kind)
     };
-    Some(match event {
+    match event {
         Event::Handshake { from: f, bytes } => JsEvent {
             bytes: Some(bytes.into()),
             ..from("handshake", f)
@@ -581,8 +584,12 @@ pub fn event(event: Event) -> Option<JsEvent> {
             path: Some(path.0),
             ..new("rekeyNeeded")
         },
-        _ => return None,
-    })
+        Event::Log { level, message } => JsEvent {
+            level: Some(level.name()),
+            message: Some(message),
+            ..new("log")
+        },
+    }
 }
 
 /// Counters as JavaScript sees them.

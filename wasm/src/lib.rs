@@ -61,8 +61,10 @@ impl WasmCore {
     /// Takes one order, named and shaped as the method of `DataPlane` in ts/dataplane/data-plane.ts, its arguments in one object.
     pub fn command(&mut self, now: u64, name: &str, arguments: JsValue) -> Result<(), JsError> {
         let command = command(name, arguments)?;
-        self.core.command(Instant::from_micros(now), command, &mut self.tx);
+        let now = Instant::from_micros(now);
+        self.core.command(now, command, &mut self.tx);
         self.collect_made();
+        self.refuse_media(now);
         Ok(())
     }
 
@@ -80,13 +82,11 @@ impl WasmCore {
             socket,
             address: SocketAddr::new(ip(host)?, port),
         };
-        let segment = bytes.len();
+        let (now, segment) = (Instant::from_micros(now), bytes.len());
         self.core
-            .handle_datagrams(Instant::from_micros(now), remote, &mut bytes, segment, &mut self.rx);
-        take_trains(&self.rx.relays, &bytes, true, &mut self.datagrams);
-        take_trains(&self.rx.tx.trains, &self.rx.tx.buffer, false, &mut self.datagrams);
-        take_packets(&self.rx.tun, &bytes, &mut self.packets);
-        self.rx.clear();
+            .handle_datagrams(now, remote, &mut bytes, segment, &mut self.rx);
+        self.collect_received(&bytes);
+        self.refuse_media(now);
         Ok(())
     }
 
@@ -99,12 +99,15 @@ impl WasmCore {
         self.collect_made();
         take_packets(&self.told, &[], &mut self.packets);
         self.told.clear();
+        self.refuse_media(now);
     }
 
     /// Call it about once a second.
     #[wasm_bindgen(js_name = handleTimeout)]
     pub fn handle_timeout(&mut self, now: u64) {
-        self.core.handle_timeout(Instant::from_micros(now));
+        let now = Instant::from_micros(now);
+        self.core.handle_timeout(now);
+        self.refuse_media(now);
     }
 
     /// What is to be sent, in order: `{ socket, host, port, bytes, relayed }` each. Empty afterwards.
@@ -127,9 +130,7 @@ impl WasmCore {
     pub fn take_events(&mut self) -> Result<Array, JsError> {
         let events = Array::new();
         while let Some(one) = self.core.poll_event() {
-            if let Some(one) = event(one) {
-                events.push(&to_js(&one)?);
-            }
+            events.push(&to_js(&event(one))?);
         }
         Ok(events)
     }
@@ -142,6 +143,23 @@ impl WasmCore {
     fn collect_made(&mut self) {
         take_trains(&self.tx.trains, &self.tx.buffer, false, &mut self.datagrams);
         self.tx.clear();
+    }
+
+    fn collect_received(&mut self, buffer: &[u8]) {
+        take_trains(&self.rx.relays, buffer, true, &mut self.datagrams);
+        take_trains(&self.rx.tx.trains, &self.rx.tx.buffer, false, &mut self.datagrams);
+        take_packets(&self.rx.tun, buffer, &mut self.packets);
+        self.rx.clear();
+    }
+
+    /// There are no sockets on a LAN here: media over UDP are refused at once, and the player asks for them over its connection.
+    fn refuse_media(&mut self, now: Instant) {
+        while let Some(request) = self.core.poll_media() {
+            if let MediaRequest::Reserve { id, .. } = request {
+                self.core.media_reserved(now, id, None, &mut self.rx);
+                self.collect_received(&[]);
+            }
+        }
     }
 }
 

@@ -106,6 +106,7 @@ pub struct JsEvent {
     pub protocol: Option<String>,
     pub port: Option<u32>,
     pub reason: Option<u32>,
+    pub level: Option<String>,
     pub message: Option<String>,
 }
 
@@ -355,6 +356,11 @@ pub fn event(event: Event) -> JsEvent {
             session: Some(session.0),
             path: Some(path.0),
             ..new("rekeyNeeded")
+        },
+        Event::Log { level, message } => JsEvent {
+            level: Some(level.name().to_owned()),
+            message: Some(message),
+            ..new("log")
         },
     }
 }

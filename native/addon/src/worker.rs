@@ -11,7 +11,7 @@ use std::time::Instant as Clock;
 use thicket_core::aead::Ring;
 use thicket_core::wire::{VNET_HEADER, VnetHeader};
 use thicket_core::{
-    Command, Core, CoreConfig, Event, Instant, MediaRequest, Remote, RxBatch, Stats, Train, TunBatch, TxBatch,
+    Command, Core, CoreConfig, Event, Instant, LogLevel, MediaRequest, Remote, RxBatch, Stats, Train, TunBatch, TxBatch,
 };
 
 /// Packets taken from the TUN, and receive calls made, per round: neither side starves the other.
@@ -83,8 +83,12 @@ impl<E: Events> Worker<E> {
             poll.add(tun.as_raw_fd(), TUN)?;
             config.tun = tun.features();
         }
+        let mut core = Core::new(config);
+        for (index, socket) in sockets.iter().enumerate() {
+            core.log(LogLevel::Debug, format!("UDP socket {index}: {}", socket.describe()));
+        }
         Ok(Self {
-            core: Core::new(config),
+            core,
             tun,
             sockets,
             media: Media::new(),

@@ -190,6 +190,28 @@ pub enum Command {
     },
 }
 
+/// How much a log line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl LogLevel {
+    /// Its name in ts/dataplane/data-plane.ts.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// What the packets caused: see `DataPlaneEvent` in ts/dataplane/data-plane.ts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -248,5 +270,10 @@ pub enum Event {
     RekeyNeeded {
         session: SessionId,
         path: PathId,
+    },
+    /// A line for the log: never a packet's content, never a key.
+    Log {
+        level: LogLevel,
+        message: String,
     },
 }

@@ -141,6 +141,13 @@ impl<A: Aead> Core<A> {
         Some(event)
     }
 
+    /// Puts a line into the node's log, in order with the events: for what the shell has to say, and whatever it drives. Not for what
+    /// strangers can cause again and again.
+    pub fn log(&mut self, level: LogLevel, message: impl Into<String>) {
+        let message = message.into();
+        self.emit(Event::Log { level, message });
+    }
+
     /// When [`Core::handle_timeout`] should be called next.
     pub fn poll_timeout(&self) -> Instant {
         self.swept + SWEEP

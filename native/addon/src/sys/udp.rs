@@ -128,6 +128,14 @@ impl Udp {
         check(unsafe { libc::setsockopt(self.fd.as_raw_fd(), level, name, (&raw const value).cast(), len) }).map(drop)
     }
 
+    fn get(&self, level: libc::c_int, name: libc::c_int) -> io::Result<libc::c_int> {
+        let (mut value, mut len) = (0, size_of::<libc::c_int>() as libc::socklen_t);
+        let fd = self.fd.as_raw_fd();
+        // SAFETY: the option's value is an int, and both pointers are valid for the call.
+        check(unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &mut len) })?;
+        Ok(value)
+    }
+
     fn local_address(&self) -> io::Result<SocketAddr> {
         // SAFETY: zeroes are a valid sockaddr_storage; the call writes at most `len` bytes into it.
         let (mut name, mut len) = (
@@ -137,6 +145,14 @@ impl Udp {
         // SAFETY: both pointers are valid for the call.
         check(unsafe { libc::getsockname(self.fd.as_raw_fd(), (&raw mut name).cast(), &mut len) })?;
         from_storage(&name).ok_or_else(|| io::Error::other("the socket has no IP address"))
+    }
+
+    /// What it got of what was asked for, for the log.
+    pub fn describe(&self) -> String {
+        let buffer = |name| self.get(libc::SOL_SOCKET, name).unwrap_or(0) >> 10;
+        let (receive, send) = (buffer(libc::SO_RCVBUF), buffer(libc::SO_SNDBUF));
+        let trains = if self.gso { "" } else { ", datagrams one by one" };
+        format!("buffers of {receive} KiB in and {send} KiB out{trains}")
     }
 
     /// Where it is bound.
