@@ -49,13 +49,21 @@ export type ErrorCode =
   | 'UNTRUSTED'
   | 'WRONG_KEY';
 
-/** What Thicket throws. `message` is one line: what failed, a colon, what to do. */
+/**
+ * A text without what is, or may be, a naming secret: messages repeat what was written, go to logs, and a slip of the pen must not bring it there.
+ * It stands behind a network id, or alone with its 26 characters.
+ */
+export function withoutSecrets(text: string): string {
+  return text.replace(/([a-z2-7]{52})\.[a-z2-7]{20,}/gi, '$1.…').replace(/(?<![\w./-])[a-z2-7]{26}(?![a-z2-7])/gi, '…');
+}
+
+/** What Thicket throws. `message` is one line: what failed, a colon, what to do; naming secrets are taken out. */
 export class ThicketError extends Error {
   readonly code: ErrorCode;
   readonly [brand] = true;
 
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
+    super(withoutSecrets(message), options);
     this.name = 'ThicketError';
     this.code = code;
   }

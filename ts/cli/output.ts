@@ -1,5 +1,7 @@
 /** What commands print: plain aligned text for people, one JSON document for programs. */
 
+import { withoutSecrets } from '../errors.js';
+
 export const oneLine = (text: string): string => text.trim().replace(/\s*\n\s*/g, ' ');
 
 /** One line to stdout. */
@@ -9,7 +11,7 @@ export function say(text: string): void {
 
 /** One line to stderr. */
 export function complain(text: string): void {
-  process.stderr.write(`thicket: ${oneLine(text)}\n`);
+  process.stderr.write(`thicket: ${withoutSecrets(oneLine(text))}\n`);
 }
 
 /** The one document of `--json`. */

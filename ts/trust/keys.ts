@@ -35,7 +35,7 @@ export const base32 = {
 /** Reads a key as text. Throws BAD_KEY. */
 export function parseKey(text: string): PublicKey {
   const lower = text.toLowerCase();
-  if (!KEY_TEXT.test(lower)) throw new ThicketError('BAD_KEY', `"${text.slice(0, 60)}" is not a key: 52 characters a–z and 2–7 are wanted`);
+  if (!KEY_TEXT.test(lower)) throw new ThicketError('BAD_KEY', `"${text.slice(0, 52)}" is not a key: 52 characters a–z and 2–7 are wanted`);
   // 52 characters hold 260 bits: the last four must be zero, or one key would have several names.
   let bytes: Uint8Array;
   try {

@@ -1,5 +1,6 @@
 /** `thicket allow` and `deny`: who may reach a service. */
 import type { Command } from 'commander';
+import { withoutSecrets } from '../../errors.js';
 import { withNode } from '../node.js';
 import { type NodeOption, nodeOption } from '../options.js';
 import { say } from '../output.js';
@@ -19,7 +20,7 @@ function rule(program: Command, name: 'allow' | 'deny', description: string, don
   nodeOption(program.command(name).description(description).argument('<who>', WHO).argument('<service>', SERVICE)).action(
     async (who: string, service: string, options: NodeOption) => {
       await withNode(options, (client) => client.call('POST', `/v1/${name}`, { who, service }));
-      say(done(who, service));
+      say(withoutSecrets(done(who, service)));
     },
   );
 }

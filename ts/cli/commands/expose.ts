@@ -1,5 +1,6 @@
 /** `thicket expose` and `unexpose`: a device's name, address, NAT and policy, made and removed together. */
 import type { Command } from 'commander';
+import { withoutSecrets } from '../../errors.js';
 import { withNode } from '../node.js';
 import { listOption, type NodeOption, nodeOption } from '../options.js';
 import { say } from '../output.js';
@@ -32,7 +33,11 @@ export function registerUnexpose(program: Command): void {
 
 async function expose(name: string, targets: readonly string[], { allow, force, ...node }: ExposeFlags): Promise<void> {
   await withNode(node, (client) => client.call('POST', '/v1/expose', { name, targets, allow, force: force === true }));
-  say(allow.length > 0 ? `exposed ${name} to ${allow.join(', ')}` : `exposed ${name} to nobody yet: thicket allow WHO ${name}`);
+  say(
+    withoutSecrets(
+      allow.length > 0 ? `exposed ${name} to ${allow.join(', ')}` : `exposed ${name} to nobody yet: thicket allow WHO ${name}`,
+    ),
+  );
 }
 
 async function unexpose(name: string, options: NodeOption): Promise<void> {
