@@ -1,9 +1,10 @@
 /** Configured forwards: a change that can't be is none. */
-import { createServer } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { pino } from 'pino';
 import { isThicketError } from '../../ts/errors.js';
 import { Forwards } from '../../ts/node/forwards.js';
+import { waitFor } from '../lab/index.js';
 
 const log = pino({ level: 'silent' });
 let forwards: Forwards;
@@ -55,5 +56,36 @@ describe('forwards', () => {
     expect(isThicketError(failure) && failure.code).toBe('ADDRESS_IN_USE');
     expect([await open(a), await open(b)]).toEqual([true, false]);
     other.close();
+  });
+
+  test('may change their target or address and keep their port; a change taken back leaves the port, and its connections, as they were', async () => {
+    const asked: string[] = [];
+    forwards = new Forwards({
+      resolve: (name) => {
+        asked.push(name);
+        return new Promise(() => {});
+      },
+      log,
+    });
+    const port = await free();
+    const dial = async (): Promise<Socket> => {
+      const before = asked.length;
+      const socket = connect(port, '127.0.0.1');
+      await waitFor(() => asked.length > before);
+      return socket;
+    };
+    await (await forwards.prepare([at(port)])).commit();
+    const first = await dial();
+    const other = { ...at(port), name: 'light.home' };
+    const change = await forwards.prepare([other]);
+    await dial();
+    await change.cancel();
+    await dial();
+    expect(asked).toEqual(['camera.home', 'light.home', 'camera.home']);
+    expect(first.destroyed).toBe(false);
+    await (await forwards.prepare([{ ...other, listen: { host: '0.0.0.0', port } }])).commit();
+    await waitFor(() => first.destroyed);
+    await dial();
+    expect(asked.at(-1)).toBe('light.home');
   });
 });

@@ -23,6 +23,20 @@ export interface ConfiguredForward {
   readonly port: number;
 }
 
+/** A change of the configured forwards, ready to be made. */
+export interface PreparedForwards {
+  /** What isn't wanted any more is closed. */
+  commit(): Promise<void>;
+  /** As if it had never been asked for. */
+  cancel(): Promise<void>;
+}
+
+interface Open {
+  readonly config: ConfiguredForward;
+  readonly server: Server;
+  readonly sockets: Set<Socket>;
+}
+
 const forwardId = (f: ConfiguredForward): string => `${f.listen.host} ${f.listen.port} ${f.name} ${f.port}`;
 
 /** Connections of one forward at once. */
@@ -30,7 +44,7 @@ const MOST = 1_024;
 
 export class Forwards {
   readonly #o: ForwardsOptions;
-  readonly #configured = new Map<string, Forward>();
+  readonly #configured = new Map<string, Open>();
 
   constructor(options: ForwardsOptions) {
     this.#o = options;
@@ -38,6 +52,57 @@ export class Forwards {
 
   /** Listens; every connection is carried to the service. Throws ADDRESS_IN_USE. */
   async open(listen: HostPort, name: string, port: number): Promise<Forward> {
+    const open = await this.#open({ listen, name, port });
+    const bound = open.server.address();
+    const boundPort = typeof bound === 'object' && bound !== null ? bound.port : listen.port;
+    return {
+      address: listen.host.includes(':') ? `[${listen.host}]:${boundPort}` : `${listen.host}:${boundPort}`,
+      close: () => close(open),
+    };
+  }
+
+  /**
+   * Opens those of the configured forwards that aren't open yet. Throws, with the others standing, when one can't be. Those that aren't wanted any
+   * more go on until `commit`, except that one whose port a new one wants takes no new connections meanwhile.
+   */
+  async prepare(wanted: readonly ConfiguredForward[]): Promise<PreparedForwards> {
+    const ids = new Set(wanted.map(forwardId));
+    const leaving = [...this.#configured.values()].filter(({ config }) => !ids.has(forwardId(config)));
+    const added = new Map<string, Open>();
+    const deaf: Open[] = [];
+    const cancel = async (): Promise<void> => {
+      await Promise.all([...added.values()].map(close));
+      for (const { server, config } of deaf) await listening(server, config.listen);
+    };
+    try {
+      for (const config of wanted) {
+        const id = forwardId(config);
+        if (this.#configured.has(id) || added.has(id)) continue;
+        for (const open of leaving.filter((other) => other.config.listen.port === config.listen.port && !deaf.includes(other))) {
+          deaf.push(open);
+          // Its connections stay.
+          open.server.close();
+        }
+        added.set(id, await this.#open(config));
+      }
+    } catch (error) {
+      await cancel();
+      throw error;
+    }
+    const commit = async (): Promise<void> => {
+      for (const open of leaving) this.#configured.delete(forwardId(open.config));
+      for (const [id, open] of added) this.#configured.set(id, open);
+      await Promise.all(leaving.map(close));
+    };
+    return { commit, cancel };
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#configured.values()].map(close));
+    this.#configured.clear();
+  }
+
+  async #open(config: ConfiguredForward): Promise<Open> {
     const sockets = new Set<Socket>();
     // Half-open connections stay half open, as the kernel's own would.
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) => {
@@ -45,55 +110,11 @@ export class Forwards {
       socket.once('close', () => sockets.delete(socket));
       socket.on('error', () => socket.destroy());
       if (sockets.size > MOST) socket.destroy();
-      else void this.#carry(socket, name, port, sockets);
+      else void this.#carry(socket, config.name, config.port, sockets);
     });
-    await listening(server, listen);
+    await listening(server, config.listen);
     server.on('error', (error) => this.#o.log.warn(`a forward failed: ${describe(error)}`));
-    const bound = server.address();
-    const boundPort = typeof bound === 'object' && bound !== null ? bound.port : listen.port;
-    return {
-      address: listen.host.includes(':') ? `[${listen.host}]:${boundPort}` : `${listen.host}:${boundPort}`,
-      close: () =>
-        new Promise((resolve) => {
-          server.close(() => resolve());
-          for (const socket of sockets) socket.destroy();
-        }),
-    };
-  }
-
-  /**
-   * Opens those of the configured forwards that aren't open yet. Throws, with the others standing, when one can't be. Nothing is closed before `commit`;
-   * `cancel` takes the new ones back.
-   */
-  async prepare(wanted: readonly ConfiguredForward[]): Promise<{ commit(): Promise<void>; cancel(): Promise<void> }> {
-    const added = new Map<string, Forward>();
-    const cancel = async (): Promise<void> => {
-      await Promise.all([...added.values()].map((forward) => forward.close()));
-    };
-    try {
-      for (const forward of wanted) {
-        const id = forwardId(forward);
-        if (!this.#configured.has(id) && !added.has(id)) added.set(id, await this.open(forward.listen, forward.name, forward.port));
-      }
-    } catch (error) {
-      await cancel();
-      throw error;
-    }
-    const commit = async (): Promise<void> => {
-      for (const [id, forward] of added) this.#configured.set(id, forward);
-      const keep = new Set(wanted.map(forwardId));
-      for (const [id, forward] of [...this.#configured]) {
-        if (keep.has(id)) continue;
-        this.#configured.delete(id);
-        await forward.close();
-      }
-    };
-    return { commit, cancel };
-  }
-
-  async close(): Promise<void> {
-    await Promise.all([...this.#configured.values()].map((forward) => forward.close()));
-    this.#configured.clear();
+    return { config, server, sockets };
   }
 
   async #carry(socket: Socket, name: string, port: number, sockets: Set<Socket>): Promise<void> {
@@ -119,12 +140,24 @@ export class Forwards {
   }
 }
 
+function close({ server, sockets }: Open): Promise<void> {
+  return new Promise((resolve) => {
+    // It may be closed already, with connections left.
+    server.close(() => resolve());
+    for (const socket of sockets) socket.destroy();
+  });
+}
+
 function listening(server: Server, { host, port }: HostPort): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => {
+    const failed = (error: NodeJS.ErrnoException): void => {
       const code = error.code === 'EADDRINUSE' || error.code === 'EADDRNOTAVAIL' ? 'ADDRESS_IN_USE' : 'NO_PRIVILEGE';
       reject(new ThicketError(code, `forward ${host}:${port} can't listen (${describe(error)}): choose another address`, { cause: error }));
+    };
+    server.once('error', failed);
+    server.listen({ host, port }, () => {
+      server.removeListener('error', failed);
+      resolve();
     });
-    server.listen({ host, port }, resolve);
   });
 }
