@@ -162,7 +162,7 @@ describe('dnsmasq', () => {
 
     const config = viewer.write(
       'thicket.yaml',
-      `parents: ["udp://192.0.2.1:7117#${'a'.repeat(52)}"]\ninterface: { ipv6: "fd00:1:2:3::/64" }\n`,
+      `parents: ["udp://192.0.2.1:7117#2awhwlq7kn33nz6cbzlikqsxxwuf6lnlapattmee44jlbfskkj4q"]\ninterface: { ipv6: "fd00:1:2:3::/64" }\n`,
     );
     const installed = await viewer.thicket(['dns', 'install', '--how', 'dnsmasq', '--config', config]);
     expect(installed.stderr).toMatch(/also answers other hosts/);

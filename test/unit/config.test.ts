@@ -109,6 +109,13 @@ describe('a whole configuration', () => {
     });
   });
 
+  test('names parents by keys that exist: any other 52 characters are refused with their line', () => {
+    for (const key of ['a'.repeat(52), 'b'.repeat(51).concat('a'), '7'.repeat(51).concat('q')]) {
+      const text = `listen: ["udp://0.0.0.0:7117"]\nparents:\n  - "udp://203.0.113.5:7117#${KEY}"\n  - "udp://203.0.113.6:7117#${key}"\n`;
+      expect(refusal(text)).toBe(`${FILE}:4: parents.1: "${key}" is nobody's key: copy the parent's from its thicket status`);
+    }
+  });
+
   test('is the example, with any one of its comments taken away', () => {
     expect(read(exampleConfig).parents).toHaveLength(1);
     const lines = exampleConfig.split('\n');

@@ -5,9 +5,9 @@ export const exampleConfig = `# thicket.yaml. Unknown keys are errors. "reload" 
 # Where this node waits for children: relays and roots only; leaves leave it out. (restart)
 # listen: ["udp://0.0.0.0:7117"]
 
-# Whom this node reaches everybody through; the key is the parent's thicket status. A host name is resolved again when the link is lost.
-# The first one that answers is used. (reload)
-parents: ["udp://203.0.113.5:7117#aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]
+# Whom this node reaches everybody through; the key is shown by the parent's thicket status (this one is nobody's, an example like its address). A
+# host name is resolved again when the link is lost. The first one that answers is used. (reload)
+parents: ["udp://203.0.113.5:7117#2awhwlq7kn33nz6cbzlikqsxxwuf6lnlapattmee44jlbfskkj4q"]
 
 # For whom this node relays: any, none, or a list of networks; the rest are how many children, descendants of all children together, and endpoints
 # of one child there may be. (reload)

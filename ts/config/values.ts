@@ -2,7 +2,7 @@
 import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
 import { ThicketError } from '../errors.js';
-import { checkLabel, type PublicKey, parseKey } from '../trust/index.js';
+import { agreementKey, checkLabel, type PublicKey, parseKey } from '../trust/index.js';
 
 export interface HostPort {
   readonly host: string;
@@ -58,7 +58,18 @@ export function parseListen(text: string): HostPort {
 export function parseParent(text: string): ParentAddress {
   const match = /^udp:\/\/([^#]+)#(.+)$/.exec(text);
   if (match === null) throw bad(`"${text}" is not a parent: use udp://host:port#<parent key>`);
-  return { ...parseHostPort(match[1] ?? '', true), key: parseKey(match[2] ?? '') };
+  return { ...parseHostPort(match[1] ?? '', true), key: reachableKey(match[2] ?? '') };
+}
+
+/** 52 good characters are a key only where they name a point of the curve: nobody could shake hands with another. */
+function reachableKey(text: string): PublicKey {
+  const key = parseKey(text);
+  try {
+    agreementKey(key);
+  } catch {
+    throw bad(`"${text}" is nobody's key: copy the parent's from its thicket status`);
+  }
+  return key;
 }
 
 /** `tcp/554`, `udp/5683`. */
