@@ -1,5 +1,6 @@
 //! The N-API face: commands in, batches of events out. See ts/dataplane/data-plane.ts, which this implements.
 
+mod aead;
 mod convert;
 mod media;
 mod sys;
@@ -59,6 +60,8 @@ pub struct JsOptions {
     pub listen: Vec<JsAddress>,
     pub tun_name: Option<String>,
     pub tun_offload: bool,
+    /// True: ring alone seals. Else trains are sealed in lanes where the processor has them.
+    pub ring: Option<bool>,
 }
 
 /// The native data plane: a worker thread with its TUN and sockets.
@@ -98,8 +101,17 @@ impl NativeDataPlane {
         let wake = Arc::new(EventFd::new().map_err(|e| failed("eventfd", &e))?);
         let (orders, receiver) = channel();
         let callback = Arc::new(callback);
-        let worker = Worker::new(config, tun, sockets, receiver, wake.clone(), ToJs(callback.clone()))
-            .map_err(|e| failed("epoll", &e))?;
+        let sealer = aead::choose(options.ring.unwrap_or(false));
+        let worker = Worker::new(
+            config,
+            sealer,
+            tun,
+            sockets,
+            receiver,
+            wake.clone(),
+            ToJs(callback.clone()),
+        )
+        .map_err(|e| failed("epoll", &e))?;
         let thread = std::thread::Builder::new()
             .name("thicket-worker".to_owned())
             .spawn(move || {

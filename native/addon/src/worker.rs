@@ -1,6 +1,7 @@
 //! The worker: one thread that owns a [`Core`], the TUN and the sockets, and runs every packet to completion. Nothing is shared with it but a queue of
 //! commands and a wake-up; nothing per packet allocates, locks, or enters JavaScript.
 
+use crate::aead::Sealer;
 use crate::media::Media;
 use crate::sys::{EventFd, Poll, ReceiveBuffers, Received, Tun, Udp};
 use std::io;
@@ -8,7 +9,6 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Instant as Clock;
-use thicket_core::aead::Ring;
 use thicket_core::wire::{VNET_HEADER, VnetHeader};
 use thicket_core::{
     Command, Core, CoreConfig, Event, Instant, LogLevel, MediaRequest, Remote, RxBatch, Stats, Train, TunBatch, TxBatch,
@@ -47,7 +47,7 @@ pub trait Events: Send {
 
 /// All that the worker owns.
 pub struct Worker<E: Events> {
-    core: Core<Ring>,
+    core: Core<Sealer>,
     tun: Option<Tun>,
     sockets: Vec<Udp>,
     media: Media,
@@ -68,6 +68,7 @@ impl<E: Events> Worker<E> {
     /// Puts the parts together; nothing runs yet.
     pub fn new(
         mut config: CoreConfig,
+        sealer: &str,
         tun: Option<Tun>,
         sockets: Vec<Udp>,
         orders: Receiver<Order>,
@@ -84,6 +85,7 @@ impl<E: Events> Worker<E> {
             config.tun = tun.features();
         }
         let mut core = Core::new(config);
+        core.log(LogLevel::Debug, format!("trains of packets are sealed with {sealer}"));
         for (index, socket) in sockets.iter().enumerate() {
             core.log(LogLevel::Debug, format!("UDP socket {index}: {}", socket.describe()));
         }

@@ -159,6 +159,9 @@ impl<A: Aead> Core<A> {
             return;
         }
         self.swept = now;
+        if let Some(message) = A::trouble() {
+            self.log(LogLevel::Error, message);
+        }
         let late = self.fragments.expire(now) + self.parts.expire(now);
         self.drops.add(DropReason::Unassembled, late as u64);
         self.flows.expire(now);

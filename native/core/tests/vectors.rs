@@ -81,3 +81,9 @@ fn the_portable_aead_agrees_with_wycheproof() {
 fn ring_agrees_with_wycheproof() {
     run::<thicket_core::aead::Ring>();
 }
+
+#[cfg(feature = "simd")]
+#[test]
+fn our_own_lanes_agree_with_wycheproof() {
+    run::<thicket_core::aead::Simd>();
+}
