@@ -55,6 +55,7 @@ interface LinkGeneration {
   readonly keys: LinkKeys;
   readonly window: Window;
   counter: number;
+  readonly since: number;
   confirmed: boolean;
 }
 
@@ -202,10 +203,11 @@ export class SimPlane implements DataPlane {
     };
     if (link.generations.some((g) => g.keys.generation >= keys.generation)) return this.#drop('staleCommand');
     this.#links.set(keys.link, link);
-    link.generations.push({ keys: { ...keys }, window: new Window(), counter: 0, confirmed: keys.confirmed });
+    const live = this.#isConfirmed(link);
+    link.generations.push({ keys: { ...keys }, window: new Window(), counter: 0, since: this.#now, confirmed: keys.confirmed });
     if (keys.confirmed) {
       link.current = keys.generation;
-      this.#moveTo(link, keys.remote);
+      if (!live) this.#moveTo(link, keys.remote);
     }
     this.#indexes.set(keys.receiveIndex, { link: keys.link, generation: keys.generation });
   }
@@ -218,6 +220,7 @@ export class SimPlane implements DataPlane {
     const link = this.#links.get(id);
     const keys = link?.generations.find((g) => g.keys.generation === (options.generation ?? link.current));
     if (link === undefined || keys === undefined || !keys.confirmed) return this.#drop('staleCommand');
+    if (this.#now - keys.since > KEY_LIFE) return this.#drop('noKey');
     if (frame.length === 0 || frame.length > FRAME_MAX) return this.#drop('tooLong');
     const counter = keys.counter;
     keys.counter += 1;
@@ -408,9 +411,10 @@ export class SimPlane implements DataPlane {
     const place = this.#indexes.get(frame.index);
     const link = place === undefined ? undefined : this.#links.get(place.link);
     if (place === undefined || link === undefined) return this.#drop('unknownIndex');
-    const newer = place.generation >= link.current || !this.#isConfirmed(link);
+    const live = this.#isConfirmed(link);
+    const newer = place.generation >= link.current || !live;
     const keys = link.generations.find((g) => g.keys.generation === place.generation);
-    if (keys === undefined) return this.#drop('noKey');
+    if (keys === undefined || this.#now - keys.since > KEY_LIFE) return this.#drop('noKey');
     if (hex(keys.keys.receiveKey) !== frame.key) return this.#drop('badTag');
     const newest = keys.window.isNewest(frame.counter);
     if (!keys.window.accept(frame.counter)) return this.#drop('replayed');
@@ -420,8 +424,11 @@ export class SimPlane implements DataPlane {
     link.rx += 1n;
     if (first && newer) {
       link.current = place.generation;
-      this.#moveTo(link, from);
+      const moved = live && text(link.remote) !== text(from);
+      if (!moved) this.#moveTo(link, from);
       this.#emit({ type: 'linkConfirmed', link: link.id, generation: place.generation, from });
+      link.roamed = undefined;
+      if (moved) this.#roams(link, from);
     } else if (newest && place.generation === link.current) {
       this.#roams(link, from);
     }

@@ -19,6 +19,32 @@ describe('a link', () => {
     expect(world.get('viewer').times('session up')).toBeLessThanOrEqual(2);
   });
 
+  test('of a child that starts anew behind another port follows it by a probe, within two round trips', async () => {
+    const world = await plantTree(11);
+    const seen = (): { generation: number | undefined; remote: unknown; id: unknown } => {
+      const link = world.get('mid').links.byKey(world.key('viewer'));
+      return { generation: link?.generation, remote: { ...link?.remote }, id: link?.id };
+    };
+    const before = seen();
+    world.kill('viewer');
+    // From another source port, as programs that start anew are.
+    world.start('viewer');
+    const { address } = world.identity('viewer');
+    expect(address).not.toEqual(before.remote);
+    await world.clock.until('new keys', 3_000, () => seen().generation !== before.generation);
+    const recorded: Sent[] = [];
+    world.wire.record = recorded;
+    await world.clock.run(4 * world.wire.quality.latency);
+    expect(seen()).toMatchObject({ id: before.id, remote: address });
+    recorded.length = 0;
+    const traffic = new Traffic(world, 'viewer', 'gateway', 50, deviceOf(world, 'gateway'));
+    await traffic.resumed(3_000);
+    traffic.stop();
+    // Nothing goes to where it was any more, and it came up once.
+    expect(recorded.filter(({ to }) => to.host === address.host && to.port !== address.port)).toEqual([]);
+    expect(world.get('viewer').times('link up')).toBe(1);
+  });
+
   test('is not moved by frames that somebody else replays from another address', async () => {
     const world = await plantTree(2);
     const recorded: Sent[] = [];

@@ -24,6 +24,11 @@ export interface SocketAddress {
   /** Numeric IPv4 or IPv6 address (v4-mapped never appears; the data plane unmaps). */
   readonly host: string;
   readonly port: number;
+  /**
+   * Which of our own addresses it talks to, where we listen on several: handed back with the rest, what we answer leaves from there. No part
+   * of what the neighbour's address is.
+   */
+  readonly local?: string;
 }
 
 export interface Listen {
@@ -64,7 +69,8 @@ export interface LinkKeys {
   readonly hopSecret: Uint8Array;
   /**
    * True (handshake initiator): send under these keys from now on. False (responder): receive only; the first valid frame under
-   * them switches sending, moves the link to the address it came from, and is reported as `linkConfirmed`.
+   * them switches sending and is reported as `linkConfirmed`. A link that was never up is where that frame came from; one that was stays
+   * where it is, and when that is elsewhere `linkRoamed` follows. Keys that nobody replaces seal and open nothing after 180 s.
    */
   readonly confirmed: boolean;
 }
@@ -144,7 +150,10 @@ export type DataPlaneEvent =
       readonly bytes: Uint8Array;
     }
   | { readonly type: 'linkConfirmed'; readonly link: LinkId; readonly generation: Generation; readonly from: SocketAddress }
-  /** A valid link frame with the highest counter yet came from another address: probe it (`linkSend` with `to`), then `linkMove`. */
+  /**
+   * A valid link frame with the highest counter yet came from another address (or to another of ours): probe it (`linkSend` with `to`), then
+   * `linkMove`.
+   */
   | { readonly type: 'linkRoamed'; readonly link: LinkId; readonly socket: number; readonly from: SocketAddress }
   | { readonly type: 'pathConfirmed'; readonly session: SessionId; readonly path: PathId }
   | { readonly type: 'pathKeyConfirmed'; readonly session: SessionId; readonly path: PathId; readonly slot: number }

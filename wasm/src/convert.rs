@@ -302,10 +302,7 @@ fn address(address: &JsAddress) -> Result<SocketAddr, JsError> {
 }
 
 fn remote(socket: u16, to: &JsAddress) -> Result<Remote, JsError> {
-    Ok(Remote {
-        socket,
-        address: address(to)?,
-    })
+    Ok(Remote::new(socket, address(to)?))
 }
 
 fn hop(hop: &JsHop) -> Hop {

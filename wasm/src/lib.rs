@@ -78,10 +78,7 @@ impl WasmCore {
         port: u16,
         mut bytes: Vec<u8>,
     ) -> Result<(), JsError> {
-        let remote = Remote {
-            socket,
-            address: SocketAddr::new(ip(host)?, port),
-        };
+        let remote = Remote::new(socket, SocketAddr::new(ip(host)?, port));
         let (now, segment) = (Instant::from_micros(now), bytes.len());
         self.core
             .handle_datagrams(now, remote, &mut bytes, segment, &mut self.rx);

@@ -175,10 +175,7 @@ pub fn address(address: &JsAddress) -> Result<SocketAddr> {
 }
 
 pub fn remote(socket: u16, to: &JsAddress) -> Result<Remote> {
-    Ok(Remote {
-        socket,
-        address: address(to)?,
-    })
+    Ok(Remote::new(socket, address(to)?))
 }
 
 pub fn hop(hop: &JsHop) -> Hop {

@@ -244,10 +244,7 @@ impl<E: Events> Worker<E> {
                 else {
                     break;
                 };
-                let remote = Remote {
-                    socket: index as u16,
-                    address: *from,
-                };
+                let remote = Remote::new(index as u16, *from);
                 let bytes = self.receive.buffer(*buffer, *len);
                 self.core.handle_datagrams(now, remote, bytes, *segment, &mut self.rx);
                 send_trains(&mut self.sockets, &self.rx.relays, bytes);

@@ -38,6 +38,19 @@ pub struct Remote {
     pub socket: u16,
     /// The neighbour's address.
     pub address: SocketAddr,
+    /// Which of our addresses it talks to, where the socket has several: answers leave from there. `None`: as the host routes.
+    pub local: Option<IpAddr>,
+}
+
+impl Remote {
+    /// Over whichever of our addresses the host picks.
+    pub const fn new(socket: u16, address: SocketAddr) -> Self {
+        Self {
+            socket,
+            address,
+            local: None,
+        }
+    }
 }
 
 /// A label on a link, announced in a frame under `generation`.

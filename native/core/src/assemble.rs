@@ -10,8 +10,9 @@ use core::net::IpAddr;
 const PARTS_MOST: usize = 1_024;
 const PARTS_OF_SESSION: u32 = 64;
 const PARTS_TIMEOUT: Duration = Duration::from_secs(1);
-/// Fragmented IP packets in the making at most, and their bytes.
+/// Fragmented IP packets in the making at most, in all and of one source, and their bytes.
 const FRAGMENTS_MOST: usize = 128;
+const FRAGMENTS_OF_SOURCE: usize = 32;
 const FRAGMENT_BYTES: usize = 1 << 20;
 const FRAGMENTS_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -165,9 +166,14 @@ impl Fragments {
         };
         let body = bytes.get(ip.transport_at..ip.end).ok_or(())?;
         let key = (ip.source, ip.destination, protocol, id);
-        if !self.making.contains_key(&key)
-            && (self.making.len() >= FRAGMENTS_MOST || self.bytes + body.len() > FRAGMENT_BYTES)
-        {
+        let end = offset + body.len();
+        let (grows, known) = match self.making.get(&key) {
+            Some(entry) => (end.saturating_sub(entry.body.len()), true),
+            None => (end, false),
+        };
+        let of_source = || self.making.keys().filter(|(source, ..)| *source == ip.source).count();
+        let crowded = !known && (self.making.len() >= FRAGMENTS_MOST || of_source() >= FRAGMENTS_OF_SOURCE);
+        if crowded || self.bytes + grows > FRAGMENT_BYTES {
             return Err(());
         }
         let entry = self.making.entry(key).or_insert_with(|| Making {
@@ -177,7 +183,6 @@ impl Fragments {
             have: Vec::new(),
             total: None,
         });
-        let end = offset + body.len();
         let (first, last) = (offset / 8, end.div_ceil(8));
         if entry.have.len() < last {
             entry.have.resize(last, false);
@@ -272,6 +277,54 @@ mod tests {
         assert_eq!(parts.expire(now + PARTS_TIMEOUT), PARTS_OF_SESSION as usize + 1);
         assert_eq!(parts.take(now, SESSION, part(999), b"x", &mut whole), Ok(false));
         assert_eq!(parts.buffers.len(), PARTS_OF_SESSION as usize + 1);
+    }
+
+    /// A fragment of the IPv4 packet `id` from 10.0.0.`source`.
+    fn fragment(source: u8, id: u16, offset: usize, more: bool, len: usize) -> Vec<u8> {
+        let mut packet = vec![0; 60];
+        let repr = IpRepr {
+            source: [10, 0, 0, source].into(),
+            destination: [10, 0, 0, 99].into(),
+            protocol: 17,
+            traffic_class: 0,
+            hop_limit: 64,
+            identification: Some(id),
+        };
+        let at = repr.write(&mut packet, len);
+        packet.truncate(at);
+        packet.resize(at + len, 7);
+        let field = (offset / 8) as u16 | if more { 0x2000 } else { 0 };
+        packet[6..8].copy_from_slice(&field.to_be_bytes());
+        packet[10..12].fill(0);
+        let sum = crate::wire::checksum(crate::wire::sum_bytes(0, &packet[..at]));
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        packet
+    }
+
+    #[test]
+    fn fragments_are_bounded_by_source_and_by_bytes_and_room_comes_back() {
+        let mut fragments = Fragments::new(KeyedState::new([1; 16]));
+        let now = Instant::from_micros(5);
+        let take = |fragments: &mut Fragments, packet: Vec<u8>| {
+            fragments.take(now, &IpPacket::parse(&packet).unwrap(), &packet)
+        };
+        for id in 0..FRAGMENTS_OF_SOURCE as u16 {
+            assert_eq!(take(&mut fragments, fragment(1, id, 0, true, 8)), Ok(None));
+        }
+        assert_eq!(take(&mut fragments, fragment(1, 999, 0, true, 8)), Err(()));
+        assert_eq!(
+            take(&mut fragments, fragment(2, 999, 0, true, 8)),
+            Ok(None),
+            "another source has its own share"
+        );
+        // A few bytes far behind take as much as what lies before them.
+        let far = (0..FRAGMENTS_OF_SOURCE as u16)
+            .filter(|&id| take(&mut fragments, fragment(1, id, 60_000, true, 8)).is_ok())
+            .count();
+        assert_eq!(far, (FRAGMENT_BYTES - 8 * (FRAGMENTS_OF_SOURCE + 1)) / 60_000);
+        assert!(fragments.bytes <= FRAGMENT_BYTES);
+        assert_eq!(fragments.expire(now + FRAGMENTS_TIMEOUT), FRAGMENTS_OF_SOURCE + 1);
+        assert_eq!((fragments.bytes, fragments.making.len()), (0, 0));
     }
 
     proptest! {

@@ -7,16 +7,13 @@ use crate::core::Core;
 use crate::flows::Watch;
 use crate::keyed::{Direction, HopKey};
 use crate::replay::ReplayWindow;
-use crate::stats::{DropReason, Traffic};
+use crate::stats::DropReason;
 use crate::tables::*;
 use crate::time::Instant;
 use crate::wire::*;
-use zeroize::Zeroizing;
 
 /// Longest control frame, plaintext.
-const FRAME_MAX: usize = HANDSHAKE_LEN - LINK_OVERHEAD;
-/// Labels at most: some 200 bytes each, and 2 KiB more once it carries packets.
-const LABELS: usize = 1 << 18;
+pub(crate) const FRAME_MAX: usize = HANDSHAKE_LEN - LINK_OVERHEAD;
 
 impl<A: Aead> Core<A> {
     /// Takes one order. What it makes to send goes to `tx`.
@@ -35,12 +32,12 @@ impl<A: Aead> Core<A> {
                 to,
                 keep_alive,
                 frame,
-            } => self.link_send(link, generation, to, keep_alive, &frame, tx),
+            } => self.link_send(now, link, generation, to, keep_alive, &frame, tx),
             Command::LinkMove { link, remote } => self.link_move(link, remote),
             Command::LinkRetire { link, generation } => self.link_retire(link, generation),
             Command::LinkRemove { link } => self.link_remove(link),
             Command::LabelForward { ingress, egress } => self.label_forward(now, ingress, egress),
-            Command::LabelRemove { label } => self.labels.remove(&label.0).map(|_| ()),
+            Command::LabelRemove { label } => self.labels.remove(label.0),
             Command::SessionOpen { session, pair } => self.session_open(now, session, pair),
             Command::SessionAliasRemove { session, pair } => self.alias_remove(session, pair),
             Command::SessionPolicy { session, policy } => self.session_policy(session, policy),
@@ -218,7 +215,7 @@ impl<A: Aead> Core<A> {
     }
 
     fn add_label(&mut self, now: Instant, ingress: Hop, hop: HopKey, action: Action) -> Option<()> {
-        if ingress.label.0 < 256 || self.labels.contains_key(&ingress.label.0) || self.labels.len() >= LABELS {
+        if ingress.label.0 < 256 {
             return None;
         }
         let entry = LabelEntry {
@@ -228,8 +225,7 @@ impl<A: Aead> Core<A> {
             valid: now,
             carried: false,
         };
-        self.labels.insert(ingress.label.0, entry);
-        Some(())
+        self.labels.add(ingress.label.0, entry)
     }
 
     fn session_open(&mut self, now: Instant, id: SessionId, pair: Pair) -> Option<()> {
@@ -375,7 +371,7 @@ impl<A: Aead> Core<A> {
 
     fn path_remove(&mut self, id: PathId) -> Option<()> {
         let path = self.paths.remove(&id.0)?;
-        self.labels.remove(&path.ingress.0);
+        self.labels.remove(path.ingress.0);
         if let Some(session) = self.sessions.get_mut(&path.session.0) {
             session.paths.retain(|p| *p != id);
             if session.path == Some(id) {
@@ -395,7 +391,7 @@ impl<A: Aead> Core<A> {
         let session = self.sessions.remove(&id.0)?;
         for path in session.paths {
             if let Some(path) = self.paths.remove(&path.0) {
-                self.labels.remove(&path.ingress.0);
+                self.labels.remove(path.ingress.0);
             }
         }
         for addresses in session.pairs.iter().flat_map(|pair| [pair.v4, pair.v6]).flatten() {

@@ -7,6 +7,7 @@ use crate::flows::Flows;
 use crate::gate::Gate;
 use crate::hash::{IdMap, KeyedMap, KeyedState};
 use crate::keyed::blake2b_256;
+use crate::labels::Labels;
 use crate::rtsp::Rtsp;
 use crate::stats::*;
 use crate::tables::*;
@@ -73,7 +74,7 @@ pub struct Core<A: Aead> {
     pub(crate) links: IdMap<u32, Link<A>>,
     pub(crate) indexes: IdMap<u32, (LinkId, Generation)>,
     pub(crate) addresses: KeyedMap<SocketAddr, LinkId>,
-    pub(crate) labels: IdMap<u32, LabelEntry>,
+    pub(crate) labels: Labels,
     pub(crate) paths: IdMap<u32, Path<A>>,
     pub(crate) sessions: IdMap<u32, Session>,
     pub(crate) pairs: KeyedMap<(IpAddr, IpAddr), SessionId>,
@@ -105,7 +106,7 @@ impl<A: Aead> Core<A> {
             links: IdMap::default(),
             indexes: IdMap::default(),
             addresses: KeyedMap::with_hasher(state),
-            labels: IdMap::default(),
+            labels: Labels::default(),
             paths: IdMap::default(),
             sessions: IdMap::default(),
             pairs: KeyedMap::with_hasher(state),
@@ -169,7 +170,7 @@ impl<A: Aead> Core<A> {
         self.rtsp_expire(now);
         let room = EVENTS.saturating_sub(self.events.len());
         let mut expired = Vec::new();
-        self.labels.retain(|&label, entry| {
+        self.labels.retain(|label, entry| {
             let limit = if entry.carried { LABEL_IDLE } else { LABEL_HALF_OPEN };
             let stays = matches!(entry.action, Action::Deliver(_)) || now.since(entry.valid) < limit;
             // What can't be told now goes with the next sweep: the control logic keeps books of its own.
@@ -289,11 +290,7 @@ impl<A: Aead> Core<A> {
             services,
             relay_packets: self.relayed.0,
             relay_bytes: self.relayed.1,
-            relay_labels: self
-                .labels
-                .values()
-                .filter(|l| matches!(l.action, Action::Forward(_)))
-                .count() as u64,
+            relay_labels: self.labels.forwarded() as u64,
             media: self.rtsp.open(),
             ledger: self.ledger,
             drops: DropReason::ALL

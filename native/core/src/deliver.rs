@@ -54,7 +54,7 @@ impl<A: Aead> Core<A> {
     ) -> (Option<SessionId>, Valid) {
         let mut valid = Valid::default();
         packets.clear();
-        let (Some(entry), Some(path)) = (self.labels.get(&run.label), self.paths.get_mut(&id.0)) else {
+        let (Some(entry), Some(path)) = (self.labels.get(run.label), self.paths.get_mut(&id.0)) else {
             return (None, valid);
         };
         for range in run.datagrams() {

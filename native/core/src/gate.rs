@@ -272,10 +272,7 @@ mod tests {
     }
 
     fn remote(port: u16) -> Remote {
-        Remote {
-            socket: 0,
-            address: ([192, 0, 2, 1], port).into(),
-        }
+        Remote::new(0, ([192, 0, 2, 1], port).into())
     }
 
     #[test]

@@ -16,6 +16,8 @@ mod gate;
 mod hash;
 mod icmp;
 pub mod keyed;
+mod labels;
+mod links;
 mod merge;
 mod outbound;
 mod receive;

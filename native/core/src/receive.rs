@@ -153,8 +153,13 @@ impl<A: Aead> Core<A> {
     ) -> Result<(), DropReason> {
         let &(id, generation) = self.indexes.get(&index).ok_or(DropReason::UnknownIndex)?;
         let link = self.links.get_mut(&id.0).ok_or(DropReason::UnknownIndex)?;
-        let newer = generation >= link.current || !link.is_confirmed();
+        let from = link.source(from);
+        let live = link.is_confirmed();
+        let newer = generation >= link.current || !live;
         let keys = link.generation(generation).ok_or(DropReason::NoKey)?;
+        if !keys.is_alive(now) {
+            return Err(DropReason::NoKey);
+        }
         if !keys.window.is_fresh(counter) {
             return Err(DropReason::Replayed);
         }
@@ -173,14 +178,22 @@ impl<A: Aead> Core<A> {
         link.traffic.rx_bytes += len as u64;
         link.traffic.rx_packets += 1;
         if first && newer {
-            // The far end has shown that it holds these keys: only now is anything replaced.
+            // The far end has shown that it holds these keys: only now is anything replaced. A live link's address only by an answered probe.
             link.current = generation;
-            self.move_to(id, from);
+            let moved = live && link.remote != from;
+            if moved {
+                link.roamed = Some(now);
+            } else {
+                self.move_to(id, from);
+            }
             self.emit(Event::LinkConfirmed {
                 link: id,
                 generation,
                 from,
             });
+            if moved {
+                self.emit(Event::LinkRoamed { link: id, from });
+            }
         } else if newest && generation == link.current && link.roams(now, from) {
             self.emit(Event::LinkRoamed { link: id, from });
         }
@@ -201,7 +214,7 @@ impl<A: Aead> Core<A> {
     }
 
     fn data(&mut self, now: Instant, from: Remote, run: &Run, buffer: &mut [u8], rx: &mut RxBatch) {
-        let Some(entry) = self.labels.get_mut(&run.label) else {
+        let Some(entry) = self.labels.get_mut(run.label) else {
             self.drops.add(DropReason::UnknownLabel, run.datagrams().count() as u64);
             self.report_unknown(now, from, run.label);
             return;
@@ -214,7 +227,7 @@ impl<A: Aead> Core<A> {
         if valid.packets == 0 {
             return;
         }
-        if let Some(entry) = self.labels.get_mut(&run.label) {
+        if let Some(entry) = self.labels.get_mut(run.label) {
             entry.valid = now;
             entry.carried = true;
         }
@@ -222,6 +235,7 @@ impl<A: Aead> Core<A> {
         link.heard = now;
         link.traffic.rx_bytes += valid.bytes;
         link.traffic.rx_packets += valid.packets;
+        let from = link.source(from);
         if link.roams(now, from) {
             self.emit(Event::LinkRoamed { link: id, from });
         }
@@ -230,7 +244,7 @@ impl<A: Aead> Core<A> {
     /// Swaps label and hop tag of each packet in place; neighbours that pass stay one train.
     fn relay(&mut self, run: &Run, buffer: &mut [u8], rx: &mut RxBatch) -> Valid {
         let mut valid = Valid::default();
-        let Some(entry) = self.labels.get_mut(&run.label) else {
+        let Some(entry) = self.labels.get_mut(run.label) else {
             return valid;
         };
         let Action::Forward(forward) = &mut entry.action else {

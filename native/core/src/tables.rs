@@ -47,13 +47,23 @@ pub struct LinkGeneration<A: Aead> {
     pub hop_secret: Zeroizing<[u8; 32]>,
     pub counter: SendCounter,
     pub window: ReplayWindow,
+    pub since: Instant,
     pub confirmed: bool,
+}
+
+impl<A: Aead> LinkGeneration<A> {
+    /// Whether these keys may still seal and open. (Hop secrets live on with the labels that they were announced under.)
+    pub fn is_alive(&self, now: Instant) -> bool {
+        now.since(self.since) <= KEY_LIFE
+    }
 }
 
 /// An adjacent node.
 pub struct Link<A: Aead> {
     pub id: LinkId,
     pub remote: Remote,
+    /// We shook hands first.
+    pub initiator: bool,
     pub generations: Vec<LinkGeneration<A>>,
     pub current: Generation,
     pub traffic: Traffic,
@@ -75,6 +85,13 @@ impl<A: Aead> Link<A> {
         self.generations
             .iter()
             .any(|g| g.generation == self.current && g.confirmed)
+    }
+
+    /// Where a packet of the link came from. Which of our addresses it came to counts only where we were called: whoever calls may change
+    /// its own address, and its packets then leave as the host routes them.
+    pub fn source(&self, from: Remote) -> Remote {
+        let local = from.local.filter(|_| !self.initiator);
+        Remote { local, ..from }
     }
 
     /// A valid packet came from elsewhere: whether that is to be told now.

@@ -27,10 +27,7 @@ fn address(node: usize) -> core::net::SocketAddr {
 }
 
 fn remote(node: usize) -> Remote {
-    Remote {
-        socket: 0,
-        address: address(node),
-    }
+    Remote::new(0, address(node))
 }
 
 fn ip(last: u8) -> core::net::IpAddr {
@@ -702,6 +699,185 @@ fn a_link_frame_is_read_once_and_a_new_address_is_only_reported() {
     assert_eq!(frames, 1);
     assert!(lab.events[RELAY].iter().any(|e| matches!(e, Event::LinkRoamed { .. })));
     assert_eq!(lab.drops(RELAY, DropReason::Replayed), 1);
+}
+
+/// A frame of the viewer's under the keys of this generation, sealed here.
+fn frame_of(lab: &mut Lab, generation: Option<u32>) -> Vec<u8> {
+    lab.command(
+        VIEWER,
+        Command::LinkSend {
+            link: LinkId(1),
+            generation: generation.map(Generation),
+            to: None,
+            keep_alive: false,
+            frame: b"\x01hello".to_vec(),
+        },
+    );
+    lab.wire.pop().unwrap().2
+}
+
+/// New keys of the link between viewer and relay, as a fresh handshake makes them: the viewer's are confirmed, the relay's aren't.
+fn shake_again(lab: &mut Lab, generation: u32) {
+    for (node, to, child) in [(VIEWER, RELAY, true), (RELAY, VIEWER, false)] {
+        let Command::LinkInstall(keys) = link_keys(1, to, child) else {
+            unreachable!()
+        };
+        let keys = LinkKeys {
+            generation: Generation(generation),
+            receive_index: keys.receive_index + 100 * generation,
+            send_index: keys.send_index + 100 * generation,
+            confirmed: child,
+            ..keys
+        };
+        lab.command(node, Command::LinkInstall(keys));
+    }
+}
+
+/// Where the relay sends what goes to the viewer.
+fn relays_to(lab: &mut Lab) -> Remote {
+    let mut tx = TxBatch::default();
+    let frame = Command::LinkSend {
+        link: LinkId(1),
+        generation: None,
+        to: None,
+        keep_alive: false,
+        frame: b"\x01x".to_vec(),
+    };
+    lab.nodes[RELAY].command(lab.now, frame, &mut tx);
+    tx.trains[0].remote
+}
+
+#[test]
+fn new_keys_do_not_move_a_live_link_but_ask_for_a_probe_of_the_address_that_they_came_from() {
+    let mut lab = Lab::new();
+    shake_again(&mut lab, 7);
+    let mut frame = frame_of(&mut lab, None);
+    let len = frame.len();
+    lab.receive(GATEWAY, RELAY, &mut frame, len);
+    let from = remote(GATEWAY);
+    let told: Vec<_> = lab.events[RELAY]
+        .iter()
+        .filter(|e| !matches!(e, Event::LinkFrame { .. }))
+        .collect();
+    let (link, generation) = (LinkId(1), Generation(7));
+    assert_eq!(
+        told,
+        [
+            &Event::LinkConfirmed { link, generation, from },
+            &Event::LinkRoamed { link, from }
+        ]
+    );
+    assert_eq!(relays_to(&mut lab), remote(VIEWER), "until the probe is answered");
+    lab.command(RELAY, Command::LinkMove { link, remote: from });
+    assert_eq!(relays_to(&mut lab), from);
+}
+
+#[test]
+fn a_link_that_was_never_up_is_where_its_first_frame_came_from() {
+    let mut lab = Lab::new();
+    lab.command(RELAY, Command::LinkRemove { link: LinkId(1) });
+    shake_again(&mut lab, 7);
+    let mut frame = frame_of(&mut lab, None);
+    let len = frame.len();
+    lab.receive(GATEWAY, RELAY, &mut frame, len);
+    assert_eq!(relays_to(&mut lab), remote(GATEWAY));
+    assert!(!lab.events[RELAY].iter().any(|e| matches!(e, Event::LinkRoamed { .. })));
+}
+
+#[test]
+fn a_parent_answers_from_the_address_that_its_child_called_and_a_child_as_its_host_routes() {
+    let mut lab = Lab::new();
+    let at = |node: usize, local: u8| Remote {
+        local: Some([192, 0, 2, local].into()),
+        ..remote(node)
+    };
+    let mut frame = frame_of(&mut lab, None);
+    let mut rx = RxBatch::default();
+    let (now, len) = (lab.now, frame.len());
+    lab.nodes[RELAY].handle_datagrams(now, at(VIEWER, 33), &mut frame, len, &mut rx);
+    lab.take_events(RELAY);
+    let from = at(VIEWER, 33);
+    assert!(lab.events[RELAY].contains(&Event::LinkRoamed { link: LinkId(1), from }));
+    lab.command(
+        RELAY,
+        Command::LinkMove {
+            link: LinkId(1),
+            remote: from,
+        },
+    );
+    assert_eq!(relays_to(&mut lab), from);
+    // The same at the child, which may get another address of its own at any time.
+    let mut tx = TxBatch::default();
+    let frame = Command::LinkSend {
+        link: LinkId(1),
+        generation: None,
+        to: None,
+        keep_alive: false,
+        frame: b"\x01x".to_vec(),
+    };
+    lab.nodes[RELAY].command(now, frame, &mut tx);
+    let mut bytes = tx.buffer[tx.trains[0].range.clone()].to_vec();
+    let len = bytes.len();
+    lab.nodes[VIEWER].handle_datagrams(now, at(RELAY, 44), &mut bytes, len, &mut rx);
+    lab.take_events(VIEWER);
+    assert!(!lab.events[VIEWER].iter().any(|e| matches!(e, Event::LinkRoamed { .. })));
+    assert!(
+        lab.events[VIEWER]
+            .iter()
+            .any(|e| matches!(e, Event::LinkFrame { from, .. } if *from == remote(RELAY)))
+    );
+}
+
+#[test]
+fn link_keys_past_their_life_seal_and_open_nothing_while_labels_live_on() {
+    let mut lab = Lab::new();
+    let mut late = frame_of(&mut lab, None);
+    let start = lab.now;
+    lab.now = start + Duration::from_secs(180);
+    let mut frame = frame_of(&mut lab, None);
+    let len = frame.len();
+    lab.receive(VIEWER, RELAY, &mut frame, len);
+    assert!(lab.events[RELAY].iter().any(|e| matches!(e, Event::LinkFrame { .. })));
+    lab.now = start + Duration::from_secs(181);
+    lab.events[RELAY].clear();
+    lab.receive(VIEWER, RELAY, &mut late, len);
+    assert_eq!((lab.events[RELAY].len(), lab.drops(RELAY, DropReason::NoKey)), (0, 1));
+    lab.command(
+        VIEWER,
+        Command::LinkSend {
+            link: LinkId(1),
+            generation: None,
+            to: None,
+            keep_alive: false,
+            frame: b"\x01x".to_vec(),
+        },
+    );
+    assert_eq!((lab.wire.len(), lab.drops(VIEWER, DropReason::NoKey)), (0, 1));
+    // Hop keys die with their labels only: what the ends seal under keys of their own goes through.
+    for (node, session_keys) in [(VIEWER, ([61; 32], [62; 32])), (GATEWAY, ([62; 32], [61; 32]))] {
+        let rekey = Command::PathRekey {
+            path: PathId(1),
+            slot: 1,
+            send_key: session_keys.0,
+            receive_key: session_keys.1,
+            confirmed: true,
+        };
+        lab.command(node, rekey);
+    }
+    let (vnet, packet) = tcp(ip(1), ip(9), (4000, 554), 1, 0x18, b"x");
+    lab.tun_in(VIEWER, vnet, &packet);
+    lab.run();
+    assert_eq!(lab.tun[GATEWAY].len(), 1);
+    // And new link keys serve the link again.
+    shake_again(&mut lab, 7);
+    let mut frame = frame_of(&mut lab, None);
+    let len = frame.len();
+    lab.receive(VIEWER, RELAY, &mut frame, len);
+    assert!(
+        lab.events[RELAY]
+            .iter()
+            .any(|e| matches!(e, Event::LinkConfirmed { .. }))
+    );
 }
 
 #[test]

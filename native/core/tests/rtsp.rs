@@ -52,10 +52,7 @@ fn address(node: usize) -> SocketAddr {
 }
 
 fn remote(node: usize) -> Remote {
-    Remote {
-        socket: 0,
-        address: address(node),
-    }
+    Remote::new(0, address(node))
 }
 
 fn ip(last: u8) -> IpAddr {
