@@ -225,6 +225,7 @@ export class RawNode {
       neighbourByKey: (key) => this.links.byKey(key),
       rights: () => this.#o.rights ?? { relay: false, gateway: false, cap: 0 },
       send: (link, frame, generation) => this.links.send(link, this.#numbering.get(link)?.outgoing(frame) ?? frame, generation),
+      disconnect: (link, reason) => this.links.disconnect(link, reason),
       labelForward: (ingress, egress) => this.plane.labelForward(ingress, egress),
       labelRemove: (label) => this.plane.labelRemove(label),
       pathLost: (label, link) => this.sessions.pathLost(label, link),

@@ -130,6 +130,7 @@ export class SimNode {
         if (sent?.kind === 'numbered') this.#numbers.set(link, Math.max(sent.number + 1, this.#numbers.get(link) ?? 0));
         this.links.send(link, frame, generation);
       },
+      disconnect: (link, reason) => this.links.disconnect(link, reason),
       labelForward: (ingress, egress) => this.plane.labelForward(ingress, egress),
       labelRemove: (label) => this.plane.labelRemove(label),
       pathLost: (label, link) => this.sessions.pathLost(label, link),

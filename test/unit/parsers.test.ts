@@ -39,7 +39,10 @@ const AnyLabel = fc.integer({ min: 256, max: 0xffff_ffff }).map((label) => label
 const Message = fc.uint8Array({ minLength: SESSION_MESSAGE, maxLength: SESSION_MESSAGE });
 
 const AnyFrame: fc.Arbitrary<Frame> = fc.oneof(
-  fc.record({ kind: fc.constant('setup' as const), hops: Byte, label: AnyLabel, destination: Key, id: U64, message: Message }),
+  fc.record(
+    { kind: fc.constant('setup' as const), hops: Byte, label: AnyLabel, destination: Key, id: U64, replaces: AnyLabel, message: Message },
+    { requiredKeys: ['kind', 'hops', 'label', 'destination', 'id', 'message'] },
+  ),
   fc.record({ kind: fc.constant('answer' as const), label: AnyLabel, forward: AnyLabel, id: U64, message: Message }),
   fc.record({
     kind: fc.constant('error' as const),

@@ -327,7 +327,8 @@ describe('floods of set-ups', () => {
       flooder.router.open(camera, sodium.randombytes_buf(1_148), () => {});
       if (n % 10 === 0) await world.clock.run(50);
     }
-    expect(world.get('root').router.setups.size).toBeLessThanOrEqual(16);
+    // Sixteen times the root of what lies behind the link to mid.
+    expect(world.get('root').router.setups.size).toBeLessThanOrEqual(36);
     expect(world.get('mid').router.setups.counters['halfOpen']).toBeGreaterThan(100);
     await world.clock.run(20_000);
     expect(world.get('mid').router.setups.size).toBe(0);

@@ -333,6 +333,7 @@ export class Node implements RunningNode {
       rights: (child) =>
         this.#rules.rights(this.#links.byKey(child)?.identity, this.#router.table.size - this.#router.table.subtree(child)),
       send: (link, frame, generation) => this.#links.send(link, frame, generation),
+      disconnect: (link, reason) => this.#links.disconnect(link, reason),
       labelForward: (ingress, egress) => place.plane.labelForward(ingress, egress),
       labelRemove: (label) => place.plane.labelRemove(label),
       pathLost: (label, link) => this.#sessions.pathLost(label, link),

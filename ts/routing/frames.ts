@@ -2,8 +2,9 @@
  * Control frames between neighbours: kind u8, then a body. Binary where a frame is answered per path, deterministic CBOR for what is signed.
  *
  * kind  body
- *  5 path set-up: the 52-byte routing header (kind u8, hops left u8, 0 u16, label u32, destination 32 B, id u64, 0 u32), then message 1, 1,148 B
- *  6 path answer: the same header with the receiver's label, the forward label in the destination's first four bytes; then message 2, 1,148 B
+ *  5 path set-up: the 52-byte routing header (kind u8, hops left u8, 0 u16, label u32, destination 32 B, id u64, replaced label u32), then message 1, 1,148 B.
+ *    Replaced label: the receiver's own, of a path to the same destination that this one is to replace; 0 for none
+ *  6 path answer: the same header with the receiver's label, the forward label in the destination's first four bytes, no replaced label; then message 2
  *  7 path error: label u32 (the receiver's own), reason u8          8 path close: label u32 (the receiver's own)
  *  9 announce: CBOR [[type, bytes], …]     10 withdraw: CBOR [key, …]
  * 12 look-up: CBOR [id, name key, [keys known wrong, ≤ 8]]          13 look-up answer: CBOR [id, status, [keys, ≤ 4]]
@@ -14,6 +15,7 @@
  * 22 complete: the child has announced all that it knows
  */
 
+import { prefixed } from '../bytes.js';
 import type { Label } from '../dataplane/data-plane.js';
 import { type Cbor, decodeCbor, encodeCbor, Fields, keyBytes, keyFromBytes, type PublicKey } from '../trust/index.js';
 
@@ -64,6 +66,7 @@ export type Frame =
       readonly label: Label;
       readonly destination: PublicKey;
       readonly id: bigint;
+      readonly replaces?: Label | undefined;
       readonly message: Uint8Array;
     }
   | { readonly kind: 'answer'; readonly label: Label; readonly forward: Label; readonly id: bigint; readonly message: Uint8Array }
@@ -94,6 +97,7 @@ export function encodeFrame(frame: Frame): Uint8Array {
       if (frame.kind === 'setup') {
         out[1] = frame.hops;
         out.set(keyBytes(frame.destination), 8);
+        view.setUint32(48, frame.replaces ?? 0);
       } else {
         view.setUint32(8, frame.forward);
       }
@@ -191,16 +195,18 @@ function decode(bytes: Uint8Array): Frame | undefined {
     case frameKinds.setup:
     case frameKinds.answer: {
       const own = label(4);
-      if (bytes.length !== ROUTING_HEADER + SESSION_MESSAGE || own === undefined || view.getUint16(2) !== 0 || view.getUint32(48) !== 0)
-        return undefined;
+      if (bytes.length !== ROUTING_HEADER + SESSION_MESSAGE || own === undefined || view.getUint16(2) !== 0) return undefined;
       const id = view.getBigUint64(40);
+      const replaced = view.getUint32(48);
       const message = bytes.slice(ROUTING_HEADER);
       if (bytes[0] === frameKinds.setup) {
         const destination = keyFromBytes(bytes.subarray(8, 40));
-        return { kind: 'setup', hops: bytes[1] ?? 0, label: own, destination, id, message };
+        const replaces = label(48);
+        if (replaced !== 0 && replaces === undefined) return undefined;
+        return { kind: 'setup', hops: bytes[1] ?? 0, label: own, destination, id, ...(replaces && { replaces }), message };
       }
       const forward = label(8);
-      if (forward === undefined || bytes[1] !== 0 || bytes.subarray(12, 40).some((b) => b !== 0)) return undefined;
+      if (forward === undefined || bytes[1] !== 0 || replaced !== 0 || bytes.subarray(12, 40).some((b) => b !== 0)) return undefined;
       return { kind: 'answer', label: own, forward, id, message };
     }
     case frameKinds.error: {
@@ -280,13 +286,6 @@ export function withdrawFrames(lost: readonly PublicKey[]): Uint8Array[] {
 
 function tagged(kind: number, value: Cbor): Uint8Array {
   return prefixed(kind, encodeCbor(value));
-}
-
-function prefixed(kind: number, body: Uint8Array): Uint8Array {
-  const out = new Uint8Array(1 + body.length);
-  out[0] = kind;
-  out.set(body, 1);
-  return out;
 }
 
 function keys(value: Cbor, most: number): PublicKey[] {

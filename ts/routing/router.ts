@@ -1,14 +1,18 @@
 /**
  * A node's part in the tree: it signs its place under its parents, countersigns its children's, passes up what it learns, answers look-ups, and sets paths up.
  */
+import { Bucket } from '../bucket.js';
 import type { Generation, Hop, Label, LinkId } from '../dataplane/data-plane.js';
 import { isThicketError } from '../errors.js';
 import { equalBytes, type KeyPair, type PublicKey } from '../trust/index.js';
 import { Channel } from './channel.js';
-import { type Announced, decodeFrame, encodeFrame, type Frame, type LookupStatus, withdrawFrames } from './frames.js';
+import { type Announced, decodeFrame, encodeFrame, type Frame, withdrawFrames } from './frames.js';
+import { type LookupResult, Lookups } from './lookups.js';
 import { type Incoming, PathSetups, type SetupOutcome } from './setup.js';
+import { PARENT_WEIGHT, share } from './share.js';
 import { countersignEdge, type Stamp, signEdge, signEndpointEdge, signNameRecord, signParentSet, verifyEdge } from './statements.js';
 import { type Change, type ChildRights, RoutingTable } from './table.js';
+import { Upward } from './upward.js';
 
 /** What routing needs to know of a link. */
 export interface Neighbour {
@@ -36,6 +40,8 @@ export interface RouterHost {
   neighbourByKey(key: PublicKey): Neighbour | undefined;
   rights(child: PublicKey): ChildRights;
   send(link: LinkId, frame: Uint8Array, generation?: Generation): void;
+  /** Ends a link whose far end doesn't do its part. */
+  disconnect(link: LinkId, reason: string): void;
   labelForward(ingress: Hop, egress: Hop): void;
   labelRemove(label: Label): void;
   incoming(setup: Incoming): void;
@@ -45,29 +51,21 @@ export interface RouterHost {
   random(bytes: number): Uint8Array;
 }
 
-export type LookupResult =
-  | { readonly status: 'found'; readonly keys: readonly PublicKey[] }
-  | { readonly status: 'notFound' | 'unreachable' };
-
 /** A lost child's branch stays for so long, in case it comes right back. */
 const GRACE = 2_000;
 /** Children sign their place anew about hourly. */
 const REFRESH = 3_600_000;
-const LOOKUP_TIMEOUT = 3_000;
-/** The asker repeats its question so often; relays repeat it with it. */
-const LOOKUP_RETRY = 500;
 /** What is older than hours needn't be looked for more often. */
 const SWEEP = 60_000;
-const LOOKUPS_MAX = 4_096;
-const LOOKUPS_PER_LINK = 256;
-
-interface PendingLookup {
-  readonly from: { readonly link: LinkId; readonly id: bigint } | undefined;
-  readonly done: ((result: LookupResult) => void) | undefined;
-  readonly at: number;
-  readonly frame: Uint8Array;
-  tries: number;
-}
+/**
+ * Signatures checked and made per second for what neighbours say, and at once: in all, a third of a second of a small machine's time; and for one link, times
+ * the root of what it announced. What comes faster waits at its sender.
+ */
+const CHECKS = { perSecond: 3_000, burst: 600 };
+const CHECKS_PER_LINK = { perSecond: 400, burst: 1_000 };
+/** Frames that may wait for a child; for a parent, so many and as much as our table says, a few times over. */
+const WAITING = 4_096;
+const WAITING_PER_KEY = 12;
 
 /** What we gave a child to sign its place with; the one before may still be under way. */
 interface Challenge {
@@ -78,6 +76,7 @@ interface Challenge {
 
 interface Connection {
   readonly channel: Channel;
+  readonly checks: Bucket;
   /** Frames under older keys belong to an earlier life of the link. */
   readonly since: Generation;
 }
@@ -91,7 +90,13 @@ export class Router {
   /** The last nonce of each parent that has our place signed: only they are told of changes, the others hear everything when they ask. */
   readonly #signed = new Map<LinkId, Uint8Array>();
   readonly #lost = new Map<PublicKey, number>();
-  readonly #lookups = new Map<bigint, PendingLookup>();
+  readonly #lookups: Lookups;
+  readonly #upward = new Upward((reason) => this.#count(reason));
+  readonly #checks: Bucket;
+  /** Links of which frames wait for their turn to be judged, in that order. */
+  readonly #waiting = new Set<LinkId>();
+  /** Signatures checked and made so far, beside the table's. */
+  #spent = 0;
   #seq = 0n;
   #sweptAt = 0;
   /** Refused statements by reason, for `status`. */
@@ -122,6 +127,16 @@ export class Router {
       randomU64: () => view(host.random(8)).getBigUint64(0),
       now: () => host.now(),
     });
+    this.#lookups = new Lookups({
+      parent: () => this.parent()?.id,
+      isRoot: () => host.parents().length === 0,
+      holders: (name, exclude) => this.table.holders(name, exclude),
+      send: (link, frame) => host.send(link, frame),
+      randomU64: () => view(host.random(8)).getBigUint64(0),
+      now: () => host.now(),
+      count: (reason) => this.#count(reason),
+    });
+    this.#checks = new Bucket(CHECKS.perSecond, CHECKS.burst, host.now());
   }
 
   /** The parent in use: the first configured one that is connected. */
@@ -140,12 +155,13 @@ export class Router {
   // ── links come and go ─────────────────────────────────────────────────────────────────────────────────────────────────
 
   linkUp(link: Neighbour): void {
-    this.setups.linkLost(link.id);
     const host = this.#host;
-    const channel = new Channel({ send: (frame) => host.send(link.id, frame), now: () => host.now() });
-    this.#connections.set(link.id, { channel, since: link.generation });
-    this.#challenges.delete(link.id);
-    this.#signed.delete(link.id);
+    this.#forget(link);
+    this.setups.linkUp(link.id, link.key);
+    const most = (): number => WAITING + (link.role === 'parent' ? WAITING_PER_KEY * this.table.size : 0);
+    const channel = new Channel({ send: (frame) => host.send(link.id, frame), now: () => host.now(), most });
+    const checks = new Bucket(CHECKS_PER_LINK.perSecond, CHECKS_PER_LINK.burst, host.now());
+    this.#connections.set(link.id, { channel, checks, since: link.generation });
     this.table.parents = new Set(host.parents());
     if (link.role === 'parent') return;
     this.table.begin(link.key);
@@ -153,15 +169,12 @@ export class Router {
   }
 
   linkDown(link: Neighbour): void {
-    this.setups.linkLost(link.id);
-    this.#connections.delete(link.id);
-    this.#challenges.delete(link.id);
-    this.#signed.delete(link.id);
+    this.#forget(link);
     if (link.role === 'child') {
       this.#lost.set(link.key, this.#host.now());
       return;
     }
-    for (const [id, pending] of this.#lookups) this.#finish(id, pending, { status: 'unreachable' });
+    this.#lookups.parentLost();
     // The lost parent's side will take us away: a newer word through the others stands against it.
     for (const [other, nonce] of this.#signed) {
       const parent = this.#host.neighbour(other);
@@ -169,6 +182,38 @@ export class Router {
       this.#signPlace(parent, nonce);
       this.#announceOwn(other, nonce);
     }
+  }
+
+  #forget(link: Neighbour): void {
+    this.setups.linkLost(link.id);
+    this.#lookups.childLost(link.id);
+    this.#connections.delete(link.id);
+    this.#challenges.delete(link.id);
+    this.#signed.delete(link.id);
+    this.#waiting.delete(link.id);
+  }
+
+  /** Over a link that stands a neighbour has shown another certificate, or we ours, or its certificate has expired: other rights may come with it. */
+  linkRenewed(link: Neighbour): void {
+    if (link.role === 'child') return this.#trim(link.key);
+    const nonce = this.#signed.get(link.id);
+    if (nonce === undefined) return;
+    // What was refused before may be welcome now.
+    this.#signPlace(link, nonce);
+    this.#announceOwn(link.id, nonce);
+    this.#announce(link.id, this.table.everything());
+  }
+
+  /** Our rules have changed: what children may announce no longer is taken away. */
+  rejudge(): void {
+    for (const id of this.#connections.keys()) {
+      const link = this.#host.neighbour(id);
+      if (link?.role === 'child') this.#trim(link.key);
+    }
+  }
+
+  #trim(child: PublicKey): void {
+    this.#pass(this.table.trim(child, this.#host.rights(child)));
   }
 
   /** Our endpoints or names changed: say so at once. */
@@ -183,7 +228,11 @@ export class Router {
 
   tick(): void {
     const now = this.#host.now();
-    for (const { channel } of this.#connections.values()) channel.tick();
+    for (const [id, { channel }] of [...this.#connections]) {
+      channel.tick();
+      if (channel.failure !== undefined) this.#host.disconnect(id, channel.failure);
+    }
+    this.#work();
     for (const [key, at] of this.#lost) {
       if (now - at < GRACE) continue;
       this.#lost.delete(key);
@@ -195,16 +244,11 @@ export class Router {
     }
     if (now - this.#sweptAt >= SWEEP) {
       this.#sweptAt = now;
+      this.#upward.sweep(now);
       this.#pass(this.table.expire(now));
     }
-    for (const [id, pending] of this.#lookups) {
-      if (now - pending.at > LOOKUP_TIMEOUT) this.#finish(id, pending, { status: 'unreachable' });
-      else if (pending.done !== undefined && now - pending.at > LOOKUP_RETRY * pending.tries) {
-        pending.tries += 1;
-        const parent = this.parent();
-        if (parent !== undefined) this.#host.send(parent.id, pending.frame);
-      }
-    }
+    this.#announceUp(this.#upward.due(now));
+    this.#lookups.tick();
     this.setups.tick();
   }
 
@@ -219,13 +263,16 @@ export class Router {
         const connection = this.#connections.get(link.id);
         if (connection === undefined || generation < connection.since) return this.#count('earlierLife');
         if (frame.kind === 'acknowledged') return connection.channel.acknowledged(frame);
-        for (const body of connection.channel.receive(frame)) this.#ordered(link, generation, body);
-        return;
+        connection.channel.receive(frame);
+        if (connection.channel.pending) this.#waiting.add(link.id);
+        this.#work();
+        return connection.channel.acknowledge();
       }
       case 'lookup':
-        return this.#lookup(link, frame);
+        // Questions go up only: a parent has no business asking its child.
+        return link.role === 'child' ? this.#lookups.question(link.id, frame, this.table.subtree(link.key)) : this.#count('notAChild');
       case 'found':
-        return this.#found(link, frame);
+        return link.role === 'parent' ? this.#lookups.found(frame) : this.#count('notAParent');
       case 'setup':
       case 'answer':
       case 'probe':
@@ -234,6 +281,34 @@ export class Router {
       default:
         return this.#count('unnumbered');
     }
+  }
+
+  /** Judges what waits, one frame of each link in turn, as far as there are means for it. */
+  #work(): void {
+    const now = this.#host.now();
+    const later: LinkId[] = [];
+    for (const id of this.#waiting) {
+      if (this.#checks.left(now) <= 0) break;
+      this.#waiting.delete(id);
+      const [link, connection] = [this.#host.neighbour(id), this.#connections.get(id)];
+      if (link === undefined || connection === undefined) continue;
+      const weight = share(this.table.subtree(link.key));
+      if (connection.checks.left(now, weight) <= 0) {
+        later.push(id);
+        continue;
+      }
+      const body = connection.channel.take();
+      if (body === undefined) continue;
+      const before = this.#spent + this.table.checks;
+      this.#ordered(link, link.generation, body);
+      const cost = this.#spent + this.table.checks - before;
+      connection.checks.spend(cost, weight);
+      this.#checks.spend(cost);
+      if (connection.channel.pending) this.#waiting.add(id);
+      else connection.channel.acknowledge();
+    }
+    for (const id of later) this.#waiting.add(id);
+    for (const id of this.#waiting) this.#connections.get(id)?.channel.acknowledge();
   }
 
   /** A frame whose turn it is: these come only numbered. */
@@ -264,7 +339,7 @@ export class Router {
   }
 
   #setups(link: Neighbour, generation: Generation, frame: Frame): void {
-    this.setups.handle(link.id, generation, frame, link.role === 'child' ? this.table.subtree(link.key) : 1);
+    this.setups.handle(link.id, generation, frame, link.role === 'child' ? this.table.subtree(link.key) : PARENT_WEIGHT);
   }
 
   #push(link: LinkId, frame: Uint8Array): void {
@@ -302,6 +377,7 @@ export class Router {
   #signPlace(parent: Neighbour, nonce: Uint8Array): void {
     const { pair } = this.#host;
     const edge = { child: pair.publicKey, parent: parent.key, nonce, ...this.#stamp() };
+    this.#spent += 2;
     this.#push(parent.id, encodeFrame({ kind: 'edgeHalf', statement: signEdge(edge, pair) }));
     const parents = this.#host.parents().slice(0, 4);
     this.#announce(parent.id, [{ type: 'parentSet', bytes: signParentSet({ child: pair.publicKey, parents, ...this.#stamp() }, pair) }]);
@@ -315,6 +391,7 @@ export class Router {
       items.push({ type: 'endpointEdge', bytes: signEndpointEdge(edge, endpoint.pair, pair) });
       for (const name of endpoint.names) items.push({ type: 'name', bytes: signNameRecord(this.#stamp(), name, endpoint.pair) });
     }
+    this.#spent += 2 * items.length;
     this.#announce(parent, items);
   }
 
@@ -341,6 +418,7 @@ export class Router {
   }
 
   #verified(run: () => void): void {
+    this.#spent += 2;
     try {
       run();
     } catch (error) {
@@ -352,78 +430,18 @@ export class Router {
   /** Passes changes on to our own parents. */
   #pass(change: Change): void {
     for (const reason of change.refused) this.#count(reason);
-    if (change.announce.length === 0 && change.withdraw.length === 0) return;
-    for (const parent of this.#signed.keys()) {
-      for (const frame of withdrawFrames(change.withdraw)) this.#push(parent, frame);
-      this.#announce(parent, change.announce);
-    }
+    this.#upward.gone(change.withdraw);
+    for (const parent of this.#signed.keys()) for (const frame of withdrawFrames(change.withdraw)) this.#push(parent, frame);
+    this.#announceUp(this.#upward.admit(change.announce, this.#host.now()));
   }
 
-  // ── look-ups ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+  #announceUp(items: readonly Announced[]): void {
+    if (items.length > 0) for (const parent of this.#signed.keys()) this.#announce(parent, items);
+  }
 
   /** Who holds a name. The nearest node that knows answers; only a root may say that nobody does. */
   lookup(name: PublicKey, exclude: readonly PublicKey[]): Promise<LookupResult> {
-    return new Promise((resolve) => {
-      const own = this.#known(name, exclude);
-      if (own !== undefined) return resolve(own);
-      const parent = this.parent();
-      if (parent === undefined || this.#lookups.size >= LOOKUPS_MAX) return resolve({ status: 'unreachable' });
-      const id = this.#lookupId();
-      const frame = encodeFrame({ kind: 'lookup', id, name, exclude: exclude.slice(0, 8) });
-      this.#lookups.set(id, { from: undefined, done: resolve, at: this.#host.now(), frame, tries: 1 });
-      this.#host.send(parent.id, frame);
-    });
-  }
-
-  #known(name: PublicKey, exclude: readonly PublicKey[]): LookupResult | undefined {
-    const keys = this.table.holders(name, exclude);
-    if (keys.length > 0) return { status: 'found', keys };
-    return this.#host.parents().length === 0 ? { status: 'notFound' } : undefined;
-  }
-
-  #lookup(link: Neighbour, frame: Frame & { kind: 'lookup' }): void {
-    // Questions go up only: a parent has no business asking its child.
-    if (link.role !== 'child') return this.#count('notAChild');
-    const answer = (result: LookupResult): void => this.#answer(link.id, frame.id, result);
-    const known = this.#known(frame.name, frame.exclude);
-    if (known !== undefined) return answer(known);
-    const parent = this.parent();
-    let ofLink = 0;
-    for (const pending of this.#lookups.values()) {
-      if (pending.from?.link !== link.id) continue;
-      ofLink += 1;
-      // Asked again because the answer doesn't come: so do we.
-      if (pending.from.id === frame.id) {
-        if (parent !== undefined) this.#host.send(parent.id, pending.frame);
-        return;
-      }
-    }
-    if (parent === undefined || this.#lookups.size >= LOOKUPS_MAX || ofLink >= LOOKUPS_PER_LINK) return answer({ status: 'unreachable' });
-    const id = this.#lookupId();
-    const onward = encodeFrame({ ...frame, id });
-    this.#lookups.set(id, { from: { link: link.id, id: frame.id }, done: undefined, at: this.#host.now(), frame: onward, tries: 1 });
-    this.#host.send(parent.id, onward);
-  }
-
-  #found(link: Neighbour, frame: Frame & { kind: 'found' }): void {
-    const pending = this.#lookups.get(frame.id);
-    if (pending === undefined || link.role !== 'parent') return;
-    this.#finish(frame.id, pending, frame.status === 'found' ? { status: 'found', keys: frame.keys } : { status: frame.status });
-  }
-
-  #finish(id: bigint, pending: PendingLookup, result: LookupResult): void {
-    this.#lookups.delete(id);
-    pending.done?.(result);
-    if (pending.from !== undefined) this.#answer(pending.from.link, pending.from.id, result);
-  }
-
-  #answer(link: LinkId, id: bigint, result: LookupResult): void {
-    const status: LookupStatus = result.status;
-    this.#host.send(link, encodeFrame({ kind: 'found', id, status, keys: result.status === 'found' ? result.keys : [] }));
-  }
-
-  #lookupId(): bigint {
-    return view(this.#host.random(8)).getBigUint64(0);
+    return this.#lookups.ask(name, exclude);
   }
 
   // ── small things ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,6 +14,10 @@ import type { Generation, Hop, Ingress, Label, LinkId } from '../dataplane/data-
 import { isThicketError } from '../errors.js';
 import type { PublicKey } from '../trust/index.js';
 import { encodeFrame, type Frame, type PathErrorReason } from './frames.js';
+import { HalfOpen } from './half-open.js';
+import { type Called, type Calling, type Entry, Labels, type Relayed, type Waiting } from './labels.js';
+import { SetupRights } from './setup-rights.js';
+import { Traces } from './traces.js';
 
 export interface SetupHost {
   isLocal(key: PublicKey): boolean;
@@ -42,6 +46,8 @@ export interface SetupHost {
 export interface Incoming {
   readonly destination: PublicKey;
   readonly message: Uint8Array;
+  /** It replaces a path that ended here and carried packets. */
+  readonly renews: boolean;
   readonly egress: Hop;
   readonly reserve: () => Ingress;
   readonly answer: (ingress: Ingress, message: Uint8Array) => void;
@@ -60,89 +66,33 @@ const RETRY = 400;
 const TRIES = 6;
 /** An unanswered set-up is forgotten after so many milliseconds: a little longer than callers wait. */
 const HALF_OPEN = 6_000;
-/** Unanswered set-ups at once; beyond, the oldest gives way. */
-const HALF_OPEN_PER_LINK = 256;
-const HALF_OPEN_PER_DESTINATION = 16;
-/** Set-ups per second and at once from one link, times the root of what it announced. */
-const RATE = 50;
-const BURST = 100;
-
-interface Base {
-  readonly label: Label;
-  /** To whom we announced it. */
-  readonly link: LinkId;
-  readonly generation: Generation;
-  readonly at: number;
-}
-
-/** A set-up that was sent on and is repeated until answered. */
-interface Waiting {
-  readonly frame: Uint8Array;
-  tries: number;
-  nextAt: number;
-}
-
-/** Our own call, waiting or answered. */
-interface Calling extends Base {
-  readonly role: 'calling';
-  readonly id: bigint;
-  readonly waiting: Waiting;
-  readonly done: (outcome: SetupOutcome) => void;
-  egress: Hop | undefined;
-}
-
-/** A path that ends here. */
-interface Called extends Base {
-  readonly role: 'called';
-  readonly egress: Hop;
-  readonly destination: PublicKey;
-  answer: Uint8Array | undefined;
-  /** Answered without a path: forgotten by itself. */
-  refused: boolean;
-}
-
-/** One direction through a relay. */
-interface Relayed extends Base {
-  readonly role: 'relayed';
-  /** Where packets with this label go on; unknown on the way forth until the answer has come. */
-  toward: Hop;
-  /** The other direction. */
-  pair: Label | undefined;
-  readonly destination: PublicKey;
-  readonly id: bigint;
-  /** On the label for the way back: the set-up that we sent on. */
-  readonly waiting: Waiting | undefined;
-  /** On the label for the way forth: our answer, for a while, in case it gets lost. */
-  answer: Uint8Array | undefined;
-}
-
-type Entry = Calling | Called | Relayed;
-
-/** Unanswered set-ups that came over one link, oldest first. */
-interface HalfOpen {
-  readonly all: Set<Relayed>;
-  readonly byDestination: Map<PublicKey, Set<Relayed>>;
-}
-
 export class PathSetups {
   readonly #host: SetupHost;
-  readonly #labels = new Map<Label, Entry>();
-  /** Labels by the hop that their packets leave over: for reports of dead labels, and repeated set-ups. */
-  readonly #byEgress = new Map<string, Label>();
-  readonly #buckets = new Map<LinkId, { tokens: number; at: number }>();
-  /** Sent on and not answered, oldest first: ours, and by the link that they came from. */
+  readonly #labels: Labels;
+  /** Sent on and not answered, oldest first: ours, those of strangers, and those that replace a path. */
   readonly #calls = new Set<Calling>();
-  readonly #halfOpen = new Map<LinkId, HalfOpen>();
+  readonly #first = new HalfOpen();
+  readonly #again = new HalfOpen();
+  readonly #rights: SetupRights;
   /** What is kept for a while only: answers to repeat, refusals. */
   readonly #brief = new Set<Called | Relayed>();
   /** Set-ups under way here; one that comes by again has gone in a circle. */
   readonly #ids = new Set<bigint>();
-  readonly #traces = new Map<bigint, { readonly done: (key: PublicKey) => void; readonly at: number }>();
+  readonly #traces: Traces;
   /** Dropped set-ups by reason, for `status`. */
   readonly counters: Record<string, number> = {};
 
   constructor(host: SetupHost) {
     this.#host = host;
+    this.#labels = new Labels(() => host.randomLabel());
+    this.#rights = new SetupRights(this.#labels);
+    this.#traces = new Traces({
+      self: host.self,
+      now: () => host.now(),
+      randomU64: () => host.randomU64(),
+      reverse: (entry) => this.#reverse(entry),
+      tell: (link, frame) => this.#tell(link, frame),
+    });
   }
 
   get size(): number {
@@ -159,12 +109,13 @@ export class PathSetups {
       return () => {};
     }
     const now = this.#host.now();
-    const label = this.#pick();
+    const label = this.#labels.pick();
     const id = this.#host.randomU64();
-    const frame = encodeFrame({ kind: 'setup', hops: HOPS, label, destination, id, message });
+    const replaces = this.#rights.replacing(link, destination);
+    const frame = encodeFrame({ kind: 'setup', hops: HOPS, label, destination, id, replaces, message });
     const waiting: Waiting = { frame, tries: 1, nextAt: now + RETRY };
-    const entry: Calling = { role: 'calling', label, link, generation, at: now, id, waiting, done, egress: undefined };
-    this.#labels.set(label, entry);
+    const entry: Calling = { role: 'calling', label, link, generation, at: now, id, destination, waiting, done, egress: undefined };
+    this.#labels.add(entry);
     this.#calls.add(entry);
     this.#ids.add(id);
     this.#host.send(link, frame, generation);
@@ -182,11 +133,7 @@ export class PathSetups {
 
   /** Asks the `hops`-th relay behind the first neighbour (the end, if there are fewer) to answer. */
   trace(egress: Hop, hops: number, done: (key: PublicKey) => void): void {
-    const generation = this.#host.generation(egress.link);
-    if (generation === undefined) return;
-    const nonce = this.#host.randomU64();
-    this.#traces.set(nonce, { done, at: this.#host.now() });
-    this.#host.send(egress.link, encodeFrame({ kind: 'probe', label: egress.label, hops, nonce }), generation);
+    this.#traces.ask(egress, hops, done);
   }
 
   // ── frames ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -207,32 +154,37 @@ export class PathSetups {
         return;
       }
       case 'probe':
-        return this.#probe(link, frame);
       case 'probed':
-        return this.#probed(link, frame);
+        return this.#traces.handle(this.#owned(link, frame.label), frame);
       default:
         return;
     }
   }
 
   #setup(link: LinkId, generation: Generation, frame: Frame & { kind: 'setup' }, weight: number): void {
-    const repeated = this.#byEgress.get(hopKey(link, frame.label));
-    const known = repeated === undefined ? undefined : this.#labels.get(repeated);
+    const known = this.#labels.leavingBy(link, frame.label);
     if (known !== undefined) return this.#repeat(known, frame.id);
     if (this.#ids.has(frame.id)) return this.#refuse(link, this.#count('loop', 'noRoute'), frame.label);
-    const refusal = this.#refusal(link, frame, weight);
-    if (refusal !== undefined) return this.#refuse(link, refusal, frame.label);
+    if (frame.hops === 0) return this.#refuse(link, this.#count('hopLimit', 'noRoute'), frame.label);
+    const replaced = this.#rights.replaced(link, frame, this.#host.now());
+    const isLocal = this.#host.isLocal(frame.destination);
+    // Silence: the neighbour repeats it, and by then there may be room. What our parent brings for ourselves is rated by who calls, see `Callers`.
+    if (!(isLocal && link === this.#host.parentLink()) && !this.#rights.take(link, weight, replaced !== undefined, this.#host.now())) {
+      this.#count('rate', 'refused');
+      return;
+    }
     const back: Hop = { link, label: frame.label, generation };
-    if (this.#host.isLocal(frame.destination)) return this.#called(link, back, frame);
+    if (isLocal) return this.#called(link, back, frame, replaced !== undefined);
     const next = this.#nextHop(link, frame.destination);
     const nextGeneration = next === undefined ? undefined : this.#host.generation(next);
     if (next === undefined || nextGeneration === undefined) {
       return this.#refuse(link, this.#isCutOff() ? 'unreachable' : 'noRoute', frame.label);
     }
-    this.#makeRoom(link, frame.destination, weight);
-    const label = this.#pick();
+    const halfOpen = replaced === undefined ? this.#first : this.#again;
+    this.#makeRoom(halfOpen.excess(link, frame.destination, weight));
+    const label = this.#labels.pick();
     const now = this.#host.now();
-    const forwarded = encodeFrame({ ...frame, hops: frame.hops - 1, label });
+    const forwarded = encodeFrame({ ...frame, hops: frame.hops - 1, label, replaces: this.#rights.labelAt(next, replaced?.onward) });
     const entry: Relayed = {
       role: 'relayed',
       label,
@@ -243,11 +195,12 @@ export class PathSetups {
       pair: undefined,
       destination: frame.destination,
       id: frame.id,
+      renews: replaced !== undefined,
       waiting: { frame: forwarded, tries: 1, nextAt: now + RETRY },
       answer: undefined,
     };
-    this.#add(entry, back);
-    this.#await(link, entry);
+    this.#labels.add(entry);
+    halfOpen.add(entry);
     this.#ids.add(frame.id);
     this.#host.send(next, forwarded, nextGeneration);
   }
@@ -266,19 +219,19 @@ export class PathSetups {
   /** The neighbour hasn't had our answer: again, if there is one. Onward it is repeated by our own timer. */
   #repeat(entry: Entry, id: bigint): void {
     if (entry.role === 'called' && entry.answer !== undefined) this.#host.send(entry.link, entry.answer, entry.generation);
-    if (entry.role !== 'relayed' || entry.id !== id || entry.pair === undefined) return;
+    if (entry.role !== 'relayed' || entry.id !== id) return;
     const forth = this.#labels.get(entry.pair);
     if (forth?.role === 'relayed' && forth.answer !== undefined) this.#host.send(forth.link, forth.answer, forth.generation);
   }
 
-  #called(link: LinkId, egress: Hop, frame: Frame & { kind: 'setup' }): void {
+  #called(link: LinkId, egress: Hop, frame: Frame & { kind: 'setup' }, renews: boolean): void {
     let entry: Called | undefined;
     const reserve = (): Ingress => {
-      const label = this.#pick();
+      const label = this.#labels.pick();
       const generation = this.#host.generation(link) ?? egress.generation;
       const { destination } = frame;
       entry = { role: 'called', label, link, generation, at: this.#host.now(), egress, destination, answer: undefined, refused: false };
-      this.#add(entry, egress);
+      this.#labels.add(entry);
       return { link, label, generation };
     };
     const answer = (ingress: Ingress, message: Uint8Array): void => {
@@ -294,11 +247,11 @@ export class PathSetups {
       if (entry !== undefined) entry.refused = true;
     };
     try {
-      this.#host.incoming({ destination: frame.destination, message: frame.message, egress, reserve, answer, refuse });
+      this.#host.incoming({ destination: frame.destination, message: frame.message, renews, egress, reserve, answer, refuse });
     } catch (error) {
       if (entry !== undefined) this.#forget(entry);
       if (!isThicketError(error)) throw error;
-      this.#count('notAdmitted', 'refused');
+      this.#count(error.code === 'BUSY' ? 'busy' : 'notAdmitted', 'refused');
     }
   }
 
@@ -309,18 +262,18 @@ export class PathSetups {
     const ingress: Ingress = { link, label: entry.label, generation: entry.generation };
     if (entry.role === 'calling') {
       if (entry.egress !== undefined) return;
-      entry.egress = egress;
       this.#settled(entry);
-      this.#byEgress.set(hopKey(link, frame.forward), entry.label);
+      this.#labels.answered(entry, egress);
+      this.#rights.reached(entry.destination, egress);
       entry.done({ ok: true, message: frame.message, ingress, egress });
       return;
     }
     const back = entry.toward;
     const backGeneration = this.#host.generation(back.link);
     if (backGeneration === undefined || entry.id !== frame.id) return;
-    let forth = entry.pair === undefined ? undefined : this.#labels.get(entry.pair);
+    let forth = this.#labels.get(entry.pair);
     if (forth === undefined) {
-      const label = this.#pick();
+      const label = this.#labels.pick();
       const made: Relayed = {
         role: 'relayed',
         label,
@@ -331,12 +284,13 @@ export class PathSetups {
         pair: entry.label,
         destination: entry.destination,
         id: entry.id,
+        renews: entry.renews,
         waiting: undefined,
         answer: undefined,
       };
       this.#settled(entry);
       entry.pair = label;
-      this.#add(made, egress);
+      this.#labels.add(made);
       this.#brief.add(made);
       this.#host.labelForward(ingress, back);
       this.#host.labelForward({ link: back.link, label, generation: backGeneration }, egress);
@@ -361,8 +315,7 @@ export class PathSetups {
 
   /** A neighbour doesn't know the label under which we send to it. */
   #dead(link: LinkId, label: Label): void {
-    const ours = this.#byEgress.get(hopKey(link, label));
-    const entry = ours === undefined ? undefined : this.#labels.get(ours);
+    const entry = this.#labels.leavingBy(link, label);
     if (entry === undefined) return;
     if (entry.role === 'relayed') this.#dropPair(entry, 'dead', link);
     else this.#end(entry);
@@ -376,36 +329,38 @@ export class PathSetups {
     if (entry.link === link && entry.role === 'relayed' && entry.pair !== undefined) this.#dropPair(entry, 'dead', undefined);
   }
 
+  linkUp(link: LinkId, key: PublicKey): void {
+    this.#rights.linkUp(link, key);
+  }
+
   /** A link is gone, or its far end has started anew: every label over it is void, and the other sides hear of it. */
   linkLost(link: LinkId): void {
-    this.#buckets.delete(link);
-    for (const entry of [...this.#labels.values()]) {
-      if (!this.#labels.has(entry.label)) continue;
+    for (const entry of this.#labels.all()) {
+      if (this.#labels.get(entry.label) === undefined) continue;
       if (entry.role === 'relayed') {
         if (entry.link === link || entry.toward.link === link) this.#dropPair(entry, 'dead', link);
       } else if (entry.link === link) {
         this.#end(entry);
       }
     }
+    this.#rights.linkLost(link);
   }
 
   tick(): void {
     const now = this.#host.now();
-    for (const [nonce, trace] of this.#traces) if (now - trace.at > 5_000) this.#traces.delete(nonce);
+    this.#traces.tick(now);
     for (const call of [...this.#calls]) {
       if (now < call.waiting.nextAt) continue;
       if (call.waiting.tries < TRIES) {
-        this.#again(call, call.waiting, now);
+        this.#repeatOn(call, call.waiting, now);
         continue;
       }
       this.#forget(call);
       call.done({ ok: false, reason: 'timeout' });
     }
-    for (const { all } of this.#halfOpen.values()) {
-      for (const entry of [...all]) {
-        if (now - entry.at > HALF_OPEN) this.#drop(entry);
-        else if (entry.waiting !== undefined && now >= entry.waiting.nextAt) this.#again(entry, entry.waiting, now);
-      }
+    for (const entry of [...this.#first, ...this.#again]) {
+      if (now - entry.at > HALF_OPEN) this.#drop(entry);
+      else if (entry.waiting !== undefined && now >= entry.waiting.nextAt) this.#repeatOn(entry, entry.waiting, now);
     }
     for (const entry of this.#brief) {
       if (now - entry.at <= HALF_OPEN) break;
@@ -415,7 +370,7 @@ export class PathSetups {
     }
   }
 
-  #again(entry: Calling | Relayed, waiting: Waiting, now: number): void {
+  #repeatOn(entry: Calling | Relayed, waiting: Waiting, now: number): void {
     waiting.tries += 1;
     waiting.nextAt = now + RETRY * waiting.tries;
     this.#host.send(entry.link, waiting.frame, entry.generation);
@@ -427,64 +382,17 @@ export class PathSetups {
     if (entry?.role === 'relayed') this.#dropPair(entry, 'close', undefined);
   }
 
-  // ── trace ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  #probe(link: LinkId, frame: Frame & { kind: 'probe' }): void {
-    const entry = this.#owned(link, frame.label);
-    if (entry === undefined) return;
-    if (entry.role === 'relayed' && frame.hops > 0) {
-      const { toward } = entry;
-      this.#tell(toward.link, { kind: 'probe', label: toward.label, hops: frame.hops - 1, nonce: frame.nonce });
-      return;
-    }
-    const back = entry.role === 'relayed' ? this.#reverse(entry) : entry.egress;
-    if (back === undefined) return;
-    const key = entry.role === 'called' ? entry.destination : this.#host.self;
-    this.#tell(back.link, { kind: 'probed', label: back.label, hop: 0, nonce: frame.nonce, key });
-  }
-
-  #probed(link: LinkId, frame: Frame & { kind: 'probed' }): void {
-    const entry = this.#owned(link, frame.label);
-    if (entry === undefined) return;
-    if (entry.role === 'relayed') {
-      this.#tell(entry.toward.link, { ...frame, label: entry.toward.label, hop: Math.min(frame.hop + 1, 255) });
-      return;
-    }
-    const trace = this.#traces.get(frame.nonce);
-    this.#traces.delete(frame.nonce);
-    trace?.done(frame.key);
-  }
-
-  #reverse(entry: Relayed): Hop | undefined {
-    const pair = entry.pair === undefined ? undefined : this.#labels.get(entry.pair);
-    return pair?.role === 'relayed' ? pair.toward : undefined;
-  }
-
   // ── bookkeeping ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #refusal(link: LinkId, frame: Frame & { kind: 'setup' }, weight: number): PathErrorReason | undefined {
-    if (frame.hops === 0) return this.#count('hopLimit', 'noRoute');
-    const now = this.#host.now();
-    const part = share(weight);
-    const bucket = this.#buckets.get(link) ?? { tokens: BURST * part, at: now };
-    bucket.tokens = Math.min(BURST * part, bucket.tokens + ((now - bucket.at) / 1_000) * RATE * part);
-    bucket.at = now;
-    this.#buckets.set(link, bucket);
-    if (bucket.tokens < 1) return this.#count('rate', 'refused');
-    bucket.tokens -= 1;
-    return undefined;
-  }
-
-  /** The oldest unanswered set-up gives way, so that callers who get no answers can't keep out those who would. */
-  #makeRoom(link: LinkId, destination: PublicKey, weight: number): void {
-    const ofLink = this.#halfOpen.get(link);
-    const same = ofLink?.byDestination.get(destination);
-    const full = (ofLink?.all.size ?? 0) >= HALF_OPEN_PER_LINK * share(weight);
-    const crowd = (same?.size ?? 0) >= HALF_OPEN_PER_DESTINATION ? same : full ? ofLink?.all : undefined;
-    const oldest = crowd?.values().next().value;
+  #makeRoom(oldest: Relayed | undefined): void {
     if (oldest === undefined) return;
     this.#drop(oldest);
     this.#tell(oldest.toward.link, { kind: 'error', label: oldest.toward.label, reason: this.#count('halfOpen', 'refused') });
+  }
+
+  #reverse(entry: Relayed): Hop | undefined {
+    const pair = this.#labels.get(entry.pair);
+    return pair?.role === 'relayed' ? pair.toward : undefined;
   }
 
   #count(reason: string, answer: PathErrorReason): PathErrorReason {
@@ -494,18 +402,6 @@ export class PathSetups {
 
   #refuse(link: LinkId, reason: PathErrorReason, label: Label): void {
     this.#host.report(link, encodeFrame({ kind: 'error', label, reason }));
-  }
-
-  #pick(): Label {
-    for (;;) {
-      const label = this.#host.randomLabel();
-      if (label >= 256 && !this.#labels.has(label)) return label;
-    }
-  }
-
-  #add(entry: Called | Relayed, egress: Hop): void {
-    this.#labels.set(entry.label, entry);
-    this.#byEgress.set(hopKey(egress.link, egress.label), entry.label);
   }
 
   #owned(link: LinkId, label: Label): Entry | undefined {
@@ -518,51 +414,29 @@ export class PathSetups {
   /** Answered: nothing is repeated any more. */
   #settled(entry: Calling | Relayed): void {
     this.#ids.delete(entry.id);
-    if (entry.role === 'calling') {
-      this.#calls.delete(entry);
-      return;
-    }
-    const { destination } = entry;
-    const { link } = entry.toward;
-    const ofLink = this.#halfOpen.get(link);
-    if (ofLink?.all.delete(entry) !== true) return;
-    const same = ofLink.byDestination.get(destination);
-    same?.delete(entry);
-    if (same?.size === 0) ofLink.byDestination.delete(destination);
-    if (ofLink.all.size === 0) this.#halfOpen.delete(link);
-  }
-
-  #await(link: LinkId, entry: Relayed): void {
-    const ofLink: HalfOpen = this.#halfOpen.get(link) ?? { all: new Set(), byDestination: new Map() };
-    const same = ofLink.byDestination.get(entry.destination) ?? new Set();
-    ofLink.all.add(entry);
-    ofLink.byDestination.set(entry.destination, same.add(entry));
-    this.#halfOpen.set(link, ofLink);
+    if (entry.role === 'calling') this.#calls.delete(entry);
+    else (entry.renews ? this.#again : this.#first).remove(entry);
   }
 
   /** An end's entry, and what hangs on it. */
   #forget(entry: Calling | Called): void {
-    this.#labels.delete(entry.label);
-    this.#unlink(entry.egress);
+    this.#rights.remember(entry, this.#host.now());
+    this.#labels.delete(entry);
     if (entry.role === 'calling') this.#settled(entry);
     else this.#brief.delete(entry);
   }
 
-  #unlink(egress: Hop | undefined): void {
-    if (egress !== undefined) this.#byEgress.delete(hopKey(egress.link, egress.label));
-  }
-
   #drop(entry: Relayed): void {
+    this.#rights.remember(entry, this.#host.now());
     this.#settled(entry);
     this.#brief.delete(entry);
-    this.#labels.delete(entry.label);
-    this.#unlink(entry.toward);
+    this.#labels.delete(entry);
     this.#host.labelRemove(entry.label);
   }
 
   /** Removes both directions and tells every neighbour of them but `from`, who knows. */
   #dropPair(entry: Relayed, how: 'dead' | 'close', from: LinkId | undefined): void {
-    const pair = entry.pair === undefined ? undefined : this.#labels.get(entry.pair);
+    const pair = this.#labels.get(entry.pair);
     for (const one of [entry, pair]) {
       if (one?.role !== 'relayed') continue;
       this.#drop(one);
@@ -588,8 +462,3 @@ export class PathSetups {
     if (generation !== undefined) this.#host.send(link, encodeFrame(frame), generation);
   }
 }
-
-/** A relay of many nodes has more to set up; the root keeps one from taking all. */
-const share = (weight: number): number => Math.sqrt(Math.min(Math.max(weight, 1), 10_000));
-
-const hopKey = (link: LinkId, label: Label): string => `${link}/${label}`;

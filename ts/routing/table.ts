@@ -63,9 +63,14 @@ export const EXPIRY = 3 * 3_600_000;
 const NAMES_PER_KEY = 8;
 const CANDIDATES = 4;
 
+/** Something accepted, and the key that it is about: with that key's edge it goes. */
+export interface News extends Announced {
+  readonly subject: PublicKey;
+}
+
 export interface Change {
   /** To be passed up to the parent. */
-  readonly announce: readonly Announced[];
+  readonly announce: readonly News[];
   readonly withdraw: readonly PublicKey[];
   readonly refused: readonly RefusalReason[];
 }
@@ -79,6 +84,8 @@ export class RoutingTable {
   readonly #namesOf = new Map<PublicKey, Set<PublicKey>>();
   readonly #countVia = new Map<PublicKey, number>();
   readonly #rounds = new Map<PublicKey, number>();
+  /** Signatures checked so far. */
+  checks = 0;
   /** Our own parents: an edge that puts one of them below us would close a circle. */
   parents: ReadonlySet<PublicKey> = new Set();
 
@@ -134,7 +141,7 @@ export class RoutingTable {
    * which its endpoints must be signed.
    */
   announced(from: PublicKey, items: readonly Announced[], rights: ChildRights, now: number, nonces?: readonly Uint8Array[]): Change {
-    const announce: Announced[] = [];
+    const announce: News[] = [];
     const withdraw: PublicKey[] = [];
     const refused: RefusalReason[] = [];
     for (const item of items) {
@@ -148,22 +155,37 @@ export class RoutingTable {
 
   /** What stands already, byte for byte, needn't be verified again: who reconnects announces everything. */
   #repeated(from: PublicKey, item: Announced): boolean {
-    if (item.type !== 'edge' && item.type !== 'endpointEdge') return false;
-    const key = subjectOf(item.bytes);
-    const known = key === undefined ? undefined : this.#entries.get(key);
-    if (known === undefined || known.via !== from || !equalBytes(known.bytes, item.bytes)) return false;
-    known.round = this.#round(from);
-    return true;
+    const key = keyAt(item.bytes, 0);
+    if (key === undefined) return false;
+    switch (item.type) {
+      case 'edge':
+      case 'endpointEdge': {
+        const known = this.#entries.get(key);
+        if (known === undefined || known.via !== from || !equalBytes(known.bytes, item.bytes)) return false;
+        known.round = this.#round(from);
+        return true;
+      }
+      case 'parentSet': {
+        const known = this.#sets.get(key);
+        return known !== undefined && this.via(key) === from && equalBytes(known.bytes, item.bytes);
+      }
+      case 'name': {
+        const holder = keyAt(item.bytes, 1);
+        const known = holder === undefined ? undefined : this.#names.get(key)?.get(holder);
+        return known !== undefined && holder !== undefined && this.via(holder) === from && equalBytes(known.bytes, item.bytes);
+      }
+    }
   }
 
   #announcedOne(from: PublicKey, item: Announced, rights: ChildRights, now: number, nonces?: readonly Uint8Array[]): Change {
     // Until both have signed that it is our child, nothing lies below it.
     if (!this.#entries.has(from)) return refuse('notBelow');
+    if (item.type === 'edge' && !rights.relay) return refuse('noRelayRight');
+    this.checks += item.type === 'parentSet' ? 1 : 2;
     try {
       switch (item.type) {
         case 'edge': {
           const edge = verifyEdge(item.bytes);
-          if (!rights.relay) return refuse('noRelayRight');
           if (edge.child === from || !this.#isBelow(from, edge.parent)) return refuse('notBelow');
           return this.#overCap(from, edge.child, rights) ? refuse('tooMany') : this.#addEdge(edge, item.bytes, from, false, now);
         }
@@ -210,6 +232,20 @@ export class RoutingTable {
     return { announce: [], withdraw: this.via(child) === child ? this.#remove(child) : [], refused: [] };
   }
 
+  /** A child's rights have changed: what it may announce no longer is taken away. */
+  trim(child: PublicKey, rights: ChildRights): Change {
+    const withdraw: PublicKey[] = [];
+    for (const { key, parent, endpoint } of this.#branch(child)) {
+      if (key === child || this.via(key) !== child) continue;
+      const allowed = rights.relay || (endpoint && parent === child && rights.gateway);
+      if (!allowed) withdraw.push(...this.#remove(key));
+    }
+    // The last ones announced, and so the lowest, go first.
+    const left = this.#branch(child).filter((entry) => entry.via === child);
+    for (const { key } of left.slice(rights.cap + 1).reverse()) if (this.via(key) === child) withdraw.push(...this.#remove(key));
+    return { announce: [], withdraw, refused: [] };
+  }
+
   /** Drops what nobody has confirmed for long. */
   expire(now: number): Change {
     const withdraw: PublicKey[] = [];
@@ -221,7 +257,12 @@ export class RoutingTable {
 
   /** Holders of a name, at most four, without those known to be wrong. */
   holders(name: PublicKey, exclude: readonly PublicKey[]): PublicKey[] {
-    return [...(this.#names.get(name)?.keys() ?? [])].filter((key) => !exclude.includes(key)).slice(0, CANDIDATES);
+    const found: PublicKey[] = [];
+    for (const key of this.#names.get(name)?.keys() ?? []) {
+      if (found.length === CANDIDATES) break;
+      if (!exclude.includes(key)) found.push(key);
+    }
+    return found;
   }
 
   /** All that a new parent must hear, edges from the top down. */
@@ -278,7 +319,7 @@ export class RoutingTable {
     const siblings = this.#below.get(parent) ?? new Set();
     siblings.add(key);
     this.#below.set(parent, siblings);
-    return { announce: [{ type: endpoint ? 'endpointEdge' : 'edge', bytes }], withdraw: [], refused: [] };
+    return { announce: [{ type: endpoint ? 'endpointEdge' : 'edge', bytes, subject: key }], withdraw: [], refused: [] };
   }
 
   /** A key has moved to another child of ours, with all below it: what hangs there came along, and needn't be heard of again to be found. */
@@ -332,7 +373,7 @@ export class RoutingTable {
     this.#sets.set(set.child, { set, bytes });
     const entry = this.#entries.get(set.child);
     const outside = entry !== undefined && !set.parents.includes(entry.parent);
-    return { announce: [{ type: 'parentSet', bytes }], withdraw: outside ? this.#remove(set.child) : [], refused: [] };
+    return { announce: [{ type: 'parentSet', bytes, subject: set.child }], withdraw: outside ? this.#remove(set.child) : [], refused: [] };
   }
 
   #addName(record: NameRecord, bytes: Uint8Array): Change {
@@ -349,7 +390,7 @@ export class RoutingTable {
     this.#names.set(record.name, holders);
     held.add(record.name);
     this.#namesOf.set(record.holder, held);
-    return { announce: [{ type: 'name', bytes }], withdraw: [], refused: [] };
+    return { announce: [{ type: 'name', bytes, subject: record.holder }], withdraw: [], refused: [] };
   }
 
   /** Removes a key and all below it; the keys removed. */
@@ -378,11 +419,12 @@ function refuse(reason: RefusalReason): Change {
   return { announce: [], withdraw: [], refused: [reason] };
 }
 
-/** The child of an edge, by its place in the encoding; undefined where there is none. */
-function subjectOf(bytes: Uint8Array): PublicKey | undefined {
-  // An array of 8, the version, a string of 32 bytes.
-  const [array, version, string, length] = bytes;
-  return array === 0x88 && version === 1 && string === 0x58 && length === 32 && bytes.length > 36
-    ? keyFromBytes(bytes.subarray(4, 36))
-    : undefined;
+/** The first or second key of a statement, by its place in the encoding; undefined where there is none. */
+function keyAt(bytes: Uint8Array, index: 0 | 1): PublicKey | undefined {
+  // An array of 6 to 8, the version, then strings of 32 bytes.
+  const [array = 0, version] = bytes;
+  const at = 2 + index * 34;
+  if (array < 0x86 || array > 0x88 || version !== 1 || bytes[at] !== 0x58 || bytes[at + 1] !== 32 || bytes.length < at + 34)
+    return undefined;
+  return keyFromBytes(bytes.subarray(at + 2, at + 34));
 }
