@@ -260,8 +260,7 @@ test('everything is done once', async () => {
   const url = 'rtsp://camera.home.thicket:554/live';
   const forward = await viewer.host.spawnThicket(['forward', '127.0.0.1:8080', 'light1.home.thicket:80']);
   await Promise.all([
-    watch(viewer.host, { url, transport: 'tcp', seconds: 2 }),
-    watch(viewer.host, { url, transport: 'udp', seconds: 2 }),
+    watch(viewer.host, { url, transport: 'tcp', seconds: 2 }).then(() => watch(viewer.host, { url, transport: 'udp', seconds: 2 })),
     waitFor(() => switchLight(viewer.host, 'http://127.0.0.1:8080/light', true)),
     viewer.host.exec(['curl', '-s', '-m', '2', 'http://light1.home.thicket:81/'], { check: false }),
     stranger.host.exec(['curl', '-s', '-m', '2', 'http://light1.home.thicket/light'], { check: false }),
