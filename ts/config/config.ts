@@ -63,6 +63,7 @@ export interface Config {
     /** A /64, made up and kept by the node, or no IPv6. */
     readonly ipv6: string | 'auto' | 'off';
     readonly offload: 'auto' | 'off';
+    readonly aead: 'auto' | 'ring';
   };
   readonly dns: { readonly domain: string; readonly port: number; readonly ttlMs: number };
   readonly networks: ReadonlyMap<string, NetworkRef>;
@@ -225,6 +226,7 @@ function build(raw: ConfigText, place: Place, stateFolder: string): Config {
         raw.interface.ipv6 === 'auto' || raw.interface.ipv6 === 'off' ? raw.interface.ipv6 : parsePool(raw.interface.ipv6, 6, 64, 64),
       ),
       offload: raw.interface.offload,
+      aead: raw.interface.aead,
     },
     dns: {
       domain: place.at(['dns', 'domain'], () => checkLabel('domain', raw.dns.domain)),

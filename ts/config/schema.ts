@@ -36,6 +36,7 @@ export const ConfigShape = z.strictObject({
       ipv4: Text.default('198.18.0.0/15'),
       ipv6: Text.default('auto'),
       offload: z.enum(['auto', 'off']).default('auto'),
+      aead: z.enum(['auto', 'ring']).default('auto'),
     })
     .prefault({}),
   dns: z

@@ -50,6 +50,8 @@ export interface DataPlaneOptions {
   readonly listen: readonly Listen[];
   /** Absent: no kernel interface (user-space mode, relays). */
   readonly tun?: TunOptions;
+  /** `auto` (the default): trains of packets are sealed in the processor's vector lanes where it has them; `ring`: never. Native backend only. */
+  readonly aead?: 'auto' | 'ring';
 }
 
 export interface LinkKeys {

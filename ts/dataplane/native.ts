@@ -88,6 +88,7 @@ export interface NativeAddon {
       readonly listen: readonly SocketAddress[];
       readonly tunName?: string;
       readonly tunOffload: boolean;
+      readonly ring: boolean;
     },
     onEvents: (events: readonly DataPlaneEvent[]) => void,
   ) => NativeInstance;
@@ -103,6 +104,7 @@ export function openNative(addon: NativeAddon, options: DataPlaneOptions, onEven
         seed: randomBytes(32),
         listen: options.listen,
         tunOffload: options.tun?.offload !== 'off',
+        ring: options.aead === 'ring',
         ...(options.tun === undefined ? {} : { tunName: options.tun.name }),
       },
       onEvents,
