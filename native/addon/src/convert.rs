@@ -11,6 +11,7 @@ use thicket_core::*;
 pub struct JsAddress {
     pub host: String,
     pub port: u16,
+    pub local: Option<String>,
 }
 
 /// `Hop` of data-plane.ts.
@@ -175,7 +176,10 @@ pub fn address(address: &JsAddress) -> Result<SocketAddr> {
 }
 
 pub fn remote(socket: u16, to: &JsAddress) -> Result<Remote> {
-    Ok(Remote::new(socket, address(to)?))
+    Ok(Remote {
+        local: to.local.as_deref().map(ip).transpose()?,
+        ..Remote::new(socket, address(to)?)
+    })
 }
 
 pub fn hop(hop: &JsHop) -> Hop {
@@ -250,10 +254,11 @@ fn service(service: &JsService) -> Result<Service> {
     })
 }
 
-fn js_address(address: SocketAddr) -> JsAddress {
+fn js_address(remote: Remote) -> JsAddress {
     JsAddress {
-        host: address.ip().to_string(),
-        port: address.port(),
+        host: remote.address.ip().to_string(),
+        port: remote.address.port(),
+        local: remote.local.map(|ip| ip.to_string()),
     }
 }
 
@@ -273,7 +278,7 @@ pub fn event(event: Event) -> JsEvent {
     };
     let from = |kind: &str, from: Remote| JsEvent {
         socket: Some(u32::from(from.socket)),
-        from: Some(js_address(from.address)),
+        from: Some(js_address(from)),
         ..new(kind)
     };
     match event {
@@ -363,7 +368,7 @@ pub fn event(event: Event) -> JsEvent {
 }
 
 /// Counters as JavaScript sees them.
-pub fn stats(stats: Stats) -> JsStats {
+pub fn stats(stats: &Stats) -> JsStats {
     let never = |ms: Option<u64>| ms.map_or(-1.0, |ms| ms as f64);
     let traffic = |id: u32, t: Traffic, flows: u32, idle: Option<u64>, sent: Option<u64>| JsTraffic {
         id,

@@ -15,15 +15,19 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use sys::{EventFd, Tun, TunOffload, Udp};
 use thicket_core::*;
 use worker::{Events, Order, Worker};
 
-/// How long counters may take: the worker answers between two batches of packets.
-const STATS_PATIENCE: Duration = Duration::from_secs(2);
+/// How long counters may take: the worker answers between two packets, so only a machine that gives it no time makes it late, and JavaScript
+/// stands still meanwhile. Then the counters before serve once more, so many times.
+const STATS_PATIENCE: Duration = Duration::from_millis(100);
+const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+const STALE_MOST: u32 = 20;
 
 /// This addon's version; the loader compares it with its own.
 #[napi]
@@ -69,6 +73,9 @@ pub struct JsOptions {
 pub struct NativeDataPlane {
     orders: Sender<Order>,
     wake: Arc<EventFd>,
+    asked: Arc<AtomicBool>,
+    /// Counters as they were last told, and how often since then they were late.
+    last: (Option<Stats>, u32),
     thread: Option<JoinHandle<()>>,
     sockets: Vec<SocketAddr>,
     tun: Option<(String, String)>,
@@ -99,6 +106,7 @@ impl NativeDataPlane {
         let described = tun.as_ref().map(|tun| (tun.name().to_owned(), describe(tun)));
         let addresses = sockets.iter().map(Udp::local).collect();
         let wake = Arc::new(EventFd::new().map_err(|e| failed("eventfd", &e))?);
+        let asked = Arc::new(AtomicBool::new(false));
         let (orders, receiver) = channel();
         let callback = Arc::new(callback);
         let sealer = aead::choose(options.ring.unwrap_or(false));
@@ -109,6 +117,7 @@ impl NativeDataPlane {
             sockets,
             receiver,
             wake.clone(),
+            asked.clone(),
             ToJs(callback.clone()),
         )
         .map_err(|e| failed("epoll", &e))?;
@@ -124,6 +133,8 @@ impl NativeDataPlane {
         Ok(Self {
             orders,
             wake,
+            asked,
+            last: (None, 0),
             thread: Some(thread),
             sockets: addresses,
             tun: described,
@@ -138,6 +149,7 @@ impl NativeDataPlane {
             .map(|a| JsAddress {
                 host: a.ip().to_string(),
                 port: a.port(),
+                local: None,
             })
             .collect()
     }
@@ -317,12 +329,19 @@ impl NativeDataPlane {
 
     /// Counters, now.
     #[napi]
-    pub fn stats(&self) -> Result<JsStats> {
+    pub fn stats(&mut self) -> Result<JsStats> {
         let (reply, answer) = channel();
-        let asked = self.orders.send(Order::Stats(reply)).is_ok();
+        self.asked.store(true, Ordering::Relaxed);
+        let sent = self.orders.send(Order::Stats(reply)).is_ok();
         self.wake.wake();
-        match answer.recv_timeout(STATS_PATIENCE) {
-            Ok(counters) if asked => Ok(stats(counters)),
+        let known = self.last.0.is_some();
+        match answer.recv_timeout(if known { STATS_PATIENCE } else { FIRST_PATIENCE }) {
+            Ok(counters) => self.last = (Some(counters), 0),
+            Err(RecvTimeoutError::Timeout) if sent => self.last.1 += 1,
+            Err(_) => self.last = (None, 0),
+        }
+        match &self.last {
+            (Some(counters), late) if *late <= STALE_MOST => Ok(stats(counters)),
             _ => Err(Error::new(
                 Status::GenericFailure,
                 "the data plane's worker doesn't answer",
@@ -359,7 +378,9 @@ fn open_sockets(listen: &[JsAddress]) -> Result<Vec<Udp>> {
         .map(|at| {
             let address = address(at)?;
             let dual = address.ip() == Ipv6Addr::UNSPECIFIED && !listen.iter().any(|l| l.host == "0.0.0.0");
-            Udp::bind(address, dual).map_err(|e| failed(&format!("udp://{address}"), &e))
+            let socket = Udp::bind(address, dual).map_err(|e| failed(&format!("udp://{address}"), &e))?;
+            socket.tell_local();
+            Ok(socket)
         })
         .collect()
 }

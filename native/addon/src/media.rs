@@ -1,6 +1,6 @@
 //! Sockets for the media of RTSP connections: pairs of neighbouring ports on the LAN, asked for by the core.
 
-use crate::sys::{Poll, Udp};
+use crate::sys::{Outgoing, Patience, Poll, Udp};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -101,7 +101,7 @@ impl Media {
     }
 
     /// Sends what the core has for devices.
-    pub fn send(&mut self, batch: &MediaBatch) {
+    pub fn send(&mut self, batch: &MediaBatch, patience: &mut Patience) {
         for send in &batch.sends {
             let place = self.places.get(&send.id).copied();
             let Some(pair) = place.and_then(|place| self.pairs.get_mut(place)?.as_mut()) else {
@@ -109,7 +109,13 @@ impl Media {
             };
             let bytes = batch.buffer.get(send.range.clone()).unwrap_or(&[]);
             // What isn't taken is lost, as any datagram may be.
-            let _ = pair.sockets[usize::from(send.rtcp)].send(std::iter::once((send.to, bytes.len(), bytes)));
+            let out = Outgoing {
+                to: send.to,
+                local: None,
+                segment: bytes.len(),
+                bytes,
+            };
+            let _ = pair.sockets[usize::from(send.rtcp)].send(std::iter::once(out), patience);
         }
     }
 }

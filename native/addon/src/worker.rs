@@ -3,12 +3,13 @@
 
 use crate::aead::Sealer;
 use crate::media::Media;
-use crate::sys::{EventFd, Poll, ReceiveBuffers, Received, Tun, Udp};
+use crate::sys::{EventFd, Outgoing, Patience, Poll, ReceiveBuffers, Received, Tun, Udp};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
-use std::time::Instant as Clock;
+use std::time::{Duration, Instant as Clock};
 use thicket_core::wire::{VNET_HEADER, VnetHeader};
 use thicket_core::{
     Command, Core, CoreConfig, Event, Instant, LogLevel, MediaRequest, Remote, RxBatch, Stats, Train, TunBatch, TxBatch,
@@ -21,6 +22,9 @@ const RECEIVE_CALLS: usize = 4;
 const TUN_READ: usize = 65_535 + VNET_HEADER;
 /// Commands taken between packets.
 const COMMANDS: usize = 256;
+/// How long full socket buffers may hold a round up, all together: a burst passes meanwhile; what a slower line can't take is dropped, as a router
+/// would, and the TUN isn't read further.
+const SEND_PATIENCE: Duration = Duration::from_micros(500);
 /// Pieces of one packet, its head included.
 const PIECES: usize = 80;
 
@@ -62,6 +66,10 @@ pub struct Worker<E: Events> {
     tx: TxBatch,
     rx: RxBatch,
     told: TunBatch,
+    patience: Patience,
+    /// Somebody waits for counters.
+    asked: Arc<AtomicBool>,
+    stopped: bool,
 }
 
 impl<E: Events> Worker<E> {
@@ -73,6 +81,7 @@ impl<E: Events> Worker<E> {
         sockets: Vec<Udp>,
         orders: Receiver<Order>,
         wake: Arc<EventFd>,
+        asked: Arc<AtomicBool>,
         events: E,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
@@ -105,6 +114,9 @@ impl<E: Events> Worker<E> {
             tx: TxBatch::default(),
             rx: RxBatch::default(),
             told: TunBatch::default(),
+            patience: Patience::new(SEND_PATIENCE),
+            asked,
+            stopped: false,
         })
     }
 
@@ -123,9 +135,8 @@ impl<E: Events> Worker<E> {
                 return self.events.fatal(format!("epoll failed: {error}"));
             }
             self.wake.clear();
-            if self.take_orders() {
-                return;
-            }
+            self.patience = Patience::new(SEND_PATIENCE);
+            self.take_orders();
             self.serve_media();
             for &token in &tokens {
                 let result = match token {
@@ -139,6 +150,9 @@ impl<E: Events> Worker<E> {
                 }
                 self.serve_media();
             }
+            if self.stopped {
+                return;
+            }
             let now = self.now();
             self.core.handle_timeout(now);
             self.serve_media();
@@ -146,10 +160,12 @@ impl<E: Events> Worker<E> {
         }
     }
 
-    /// True when it is time to stop.
-    fn take_orders(&mut self) -> bool {
+    /// Carries out what the control logic ordered. Who waits for counters gets them behind the orders before.
+    fn take_orders(&mut self) {
         let now = self.now();
-        for _ in 0..COMMANDS {
+        let mut taken = 0;
+        while !self.stopped && (taken < COMMANDS || self.asked.load(Ordering::Relaxed)) {
+            taken += 1;
             match self.orders.try_recv() {
                 Ok(Order::Command(command)) => {
                     self.core.command(now, *command, &mut self.tx);
@@ -158,22 +174,26 @@ impl<E: Events> Worker<E> {
                     }
                 }
                 Ok(Order::Stats(reply)) => {
+                    self.asked.store(false, Ordering::Relaxed);
                     let _ = reply.send(self.core.stats(now));
                 }
-                Ok(Order::Stop) | Err(TryRecvError::Disconnected) => {
-                    self.send_made();
-                    return true;
-                }
+                Ok(Order::Stop) | Err(TryRecvError::Disconnected) => self.stopped = true,
                 Err(TryRecvError::Empty) => {
                     self.send_made();
-                    return false;
+                    return;
                 }
             }
         }
         self.send_made();
-        // More wait: come back at once, after the packets.
+        // More may wait: come back at once, after the packets.
         self.wake.wake();
-        false
+    }
+
+    /// Between packets: JavaScript stands still while it waits for counters.
+    fn hear(&mut self) {
+        if self.asked.load(Ordering::Relaxed) {
+            self.take_orders();
+        }
     }
 
     fn tell(&mut self) {
@@ -209,6 +229,10 @@ impl<E: Events> Worker<E> {
             if self.tx.is_full() {
                 self.send_made();
             }
+            self.hear();
+            if self.stopped || self.patience.is_spent() {
+                break;
+            }
         }
         self.send_made();
         if !self.told.writes.is_empty() {
@@ -240,22 +264,33 @@ impl<E: Events> Worker<E> {
                     len,
                     segment,
                     from,
+                    local,
                 }) = self.received.get(i)
                 else {
                     break;
                 };
-                let remote = Remote::new(index as u16, *from);
+                let remote = Remote {
+                    socket: index as u16,
+                    address: *from,
+                    local: *local,
+                };
                 let bytes = self.receive.buffer(*buffer, *len);
                 self.core.handle_datagrams(now, remote, bytes, *segment, &mut self.rx);
-                send_trains(&mut self.sockets, &self.rx.relays, bytes);
+                send_trains(&mut self.sockets, &self.rx.relays, bytes, &mut self.patience);
                 if let Some(tun) = &self.tun {
                     write_tun(tun, &self.rx.tun, bytes);
                 }
-                send_trains(&mut self.sockets, &self.rx.tx.trains, &self.rx.tx.buffer);
-                self.media.send(&self.rx.media);
+                send_trains(
+                    &mut self.sockets,
+                    &self.rx.tx.trains,
+                    &self.rx.tx.buffer,
+                    &mut self.patience,
+                );
+                self.media.send(&self.rx.media, &mut self.patience);
                 self.rx.clear();
+                self.hear();
             }
-            if count == 0 {
+            if count == 0 || self.stopped {
                 break;
             }
         }
@@ -280,10 +315,11 @@ impl<E: Events> Worker<E> {
                 self.core
                     .handle_media(now, id, rtcp, from, bytes, segment, &mut self.tx);
                 if self.tx.is_full() {
-                    send_trains(&mut self.sockets, &self.tx.trains, &self.tx.buffer);
+                    send_trains(&mut self.sockets, &self.tx.trains, &self.tx.buffer, &mut self.patience);
                     self.tx.clear();
                 }
             }
+            self.hear();
         }
         self.send_made();
         Ok(())
@@ -300,7 +336,12 @@ impl<E: Events> Worker<E> {
                     if let Some(tun) = &self.tun {
                         write_tun(tun, &self.rx.tun, &[]);
                     }
-                    send_trains(&mut self.sockets, &self.rx.tx.trains, &self.rx.tx.buffer);
+                    send_trains(
+                        &mut self.sockets,
+                        &self.rx.tx.trains,
+                        &self.rx.tx.buffer,
+                        &mut self.patience,
+                    );
                     self.rx.clear();
                 }
                 MediaRequest::Release { id } => self.media.release(id),
@@ -310,23 +351,26 @@ impl<E: Events> Worker<E> {
 
     fn send_made(&mut self) {
         if !self.tx.is_empty() {
-            send_trains(&mut self.sockets, &self.tx.trains, &self.tx.buffer);
+            send_trains(&mut self.sockets, &self.tx.trains, &self.tx.buffer, &mut self.patience);
             self.tx.clear();
         }
     }
 }
 
 /// Sends trains, runs of the same socket in one call.
-fn send_trains(sockets: &mut [Udp], trains: &[Train], bytes: &[u8]) {
+fn send_trains(sockets: &mut [Udp], trains: &[Train], bytes: &[u8], patience: &mut Patience) {
     for run in trains.chunk_by(|a, b| a.remote.socket == b.remote.socket) {
         let Some(socket) = run.first().and_then(|t| sockets.get_mut(usize::from(t.remote.socket))) else {
             continue;
         };
         // What a full buffer refuses is lost as any datagram may be; the far end's transport notices.
-        let _ = socket.send(
-            run.iter()
-                .map(|t| (t.remote.address, t.segment, bytes.get(t.range.clone()).unwrap_or(&[]))),
-        );
+        let outgoing = run.iter().map(|t| Outgoing {
+            to: t.remote.address,
+            local: t.remote.local,
+            segment: t.segment,
+            bytes: bytes.get(t.range.clone()).unwrap_or(&[]),
+        });
+        let _ = socket.send(outgoing, patience);
     }
 }
 

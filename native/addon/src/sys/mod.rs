@@ -1,12 +1,14 @@
 //! System calls: the only place with `unsafe`. Everything here returns `io::Result` and owns its descriptors.
 
+mod address;
+mod control;
 mod poll;
 mod tun;
 mod udp;
 
 pub use poll::{EventFd, Poll};
 pub use tun::{Tun, TunOffload};
-pub use udp::{ReceiveBuffers, Received, Udp};
+pub use udp::{Outgoing, Patience, ReceiveBuffers, Received, Udp};
 
 use std::io;
 

@@ -1,15 +1,14 @@
 //! UDP sockets with segmentation offload both ways (udp(7), `UDP_SEGMENT`, `UDP_GRO`) and many messages per call.
 
+use super::address::{from_storage, to_storage};
 use super::check;
+use super::control::{self, Control, SOL_UDP, UDP_GRO, UDP_SEGMENT};
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-const SOL_UDP: libc::c_int = 17;
-const UDP_SEGMENT: libc::c_int = 103;
-const UDP_GRO: libc::c_int = 104;
 /// Asked for; the kernel gives what it may without CAP_NET_ADMIN.
 const SOCKET_BUFFER: libc::c_int = 8 << 20;
 /// Longest datagram, or train of them, that one receive can bring.
@@ -18,10 +17,53 @@ const RECEIVE: usize = 65_536;
 const MESSAGES: usize = 16;
 /// Messages per send call.
 const SEND_MESSAGES: usize = 64;
-/// How long a full socket buffer may hold the worker up before what doesn't fit is dropped.
-const SEND_PATIENCE: Duration = Duration::from_millis(2);
+/// Where trains can't go (a small MTU on the way, a device without checksums) they go as single datagrams for so long, then it is tried again.
+const SINGLE_FOR: Duration = Duration::from_secs(10);
+/// So many such destinations are remembered.
+const SINGLE: usize = 16;
 
-type Control = [u8; 64];
+/// How much longer full socket buffers may hold the worker up in this round; beyond it, what doesn't fit is dropped.
+pub struct Patience(Duration);
+
+impl Patience {
+    /// For one round.
+    pub const fn new(most: Duration) -> Self {
+        Self(most)
+    }
+
+    /// Nothing waits any more.
+    pub const fn is_spent(&self) -> bool {
+        self.0.is_zero()
+    }
+}
+
+/// One message: a datagram, or a train of equal ones of which only the last may be shorter.
+#[derive(Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// Where to.
+    pub to: SocketAddr,
+    /// From which of our addresses; as routed, if it doesn't matter or that address is no longer ours.
+    pub local: Option<IpAddr>,
+    /// Size of each datagram.
+    pub segment: usize,
+    /// All of them.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Outgoing<'a> {
+    fn is_train(&self) -> bool {
+        self.bytes.len() > self.segment
+    }
+
+    /// The same as single datagrams.
+    fn single(self) -> impl Iterator<Item = Outgoing<'a>> {
+        self.bytes.chunks(self.segment.max(1)).map(move |bytes| Outgoing {
+            segment: bytes.len(),
+            bytes,
+            ..self
+        })
+    }
+}
 
 /// A bound, unconnected socket.
 pub struct Udp {
@@ -29,6 +71,7 @@ pub struct Udp {
     v6: bool,
     local: SocketAddr,
     gso: bool,
+    single: Vec<(SocketAddr, Instant)>,
 }
 
 /// One received buffer: datagrams of `segment` bytes (the last may be shorter) from one source.
@@ -41,6 +84,8 @@ pub struct Received {
     pub segment: usize,
     /// Where from.
     pub from: SocketAddr,
+    /// To which of our addresses, where the socket was told to say so.
+    pub local: Option<IpAddr>,
 }
 
 /// Memory for one receive call, reused.
@@ -69,7 +114,7 @@ impl ReceiveBuffers {
         Self {
             buffers: (0..MESSAGES).map(|_| vec![0; RECEIVE]).collect(),
             names: vec![name; MESSAGES],
-            controls: vec![[0; 64]; MESSAGES],
+            controls: vec![Control::new(); MESSAGES],
             iovecs: vec![iovec; MESSAGES],
             messages: vec![message; MESSAGES],
         }
@@ -100,6 +145,7 @@ impl Udp {
             v6: address.is_ipv6(),
             local: address,
             gso: true,
+            single: Vec::with_capacity(SINGLE),
         };
         if socket.v6 {
             socket.set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, libc::c_int::from(!dual))?;
@@ -120,6 +166,19 @@ impl Udp {
         let _ = socket.set(SOL_UDP, UDP_GRO, 1);
         socket.gso = socket.set(SOL_UDP, UDP_SEGMENT, 0).is_ok();
         Ok(socket)
+    }
+
+    /// From now on [`Received::local`] says which of our addresses datagrams come to, if the socket is bound to all of them.
+    pub fn tell_local(&self) {
+        if !self.local.ip().is_unspecified() {
+            return;
+        }
+        // Where a kernel can't, answers leave as routed.
+        let _ = if self.v6 {
+            self.set(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+        } else {
+            self.set(libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+        };
     }
 
     fn set(&self, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
@@ -173,8 +232,8 @@ impl Udp {
             header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
             header.msg_iov = &raw mut b.iovecs[i];
             header.msg_iovlen = 1;
-            header.msg_control = b.controls[i].as_mut_ptr().cast();
-            header.msg_controllen = size_of::<Control>() as _;
+            header.msg_control = b.controls[i].as_mut_ptr();
+            header.msg_controllen = b.controls[i].room() as _;
             header.msg_flags = 0;
         }
         // SAFETY: every header points at memory of `b`, which outlives the call and isn't touched meanwhile.
@@ -199,72 +258,82 @@ impl Udp {
             let Some(from) = from_storage(&b.names[i]) else {
                 continue;
             };
-            let segment = segment_size(&b.messages[i].msg_hdr)
-                .filter(|&s| s > 0 && s < len)
-                .unwrap_or(len);
+            // SAFETY: the kernel has just filled this header's control buffer, which lives in `b`.
+            let told = unsafe { control::read(&b.messages[i].msg_hdr) };
             out.push(Received {
                 buffer: i,
                 len,
-                segment,
+                segment: told.segment.filter(|&s| s > 0 && s < len).unwrap_or(len),
                 from,
+                local: told.local,
             });
         }
         Ok(())
     }
 
-    /// Sends trains, each one message; `bytes` holds them at their ranges. Returns how many bytes could not be sent.
-    pub fn send<'a>(&mut self, trains: impl Iterator<Item = (SocketAddr, usize, &'a [u8])>) -> usize {
+    /// Sends what it is given. Returns how many bytes could not be sent.
+    pub fn send<'a>(&mut self, all: impl Iterator<Item = Outgoing<'a>>, patience: &mut Patience) -> usize {
+        let mut batch = Batch::new();
         let mut lost = 0;
-        let mut batch: [Option<(SocketAddr, usize, &[u8])>; SEND_MESSAGES] = [None; SEND_MESSAGES];
-        let mut filled = 0;
-        for train in trains {
-            batch[filled] = Some(train);
-            filled += 1;
-            if filled == SEND_MESSAGES {
-                lost += self.send_batch(&batch[..filled]);
-                filled = 0;
+        for out in all {
+            if out.is_train() && self.goes_single(out.to) {
+                lost += self.send_single(out, &mut batch, patience);
+            } else {
+                lost += self.add(out, &mut batch, patience);
             }
         }
-        lost + self.send_batch(&batch[..filled])
+        lost + self.send_batch(batch.all(), patience)
     }
 
-    fn send_batch(&mut self, batch: &[Option<(SocketAddr, usize, &[u8])>]) -> usize {
+    fn add<'a>(&mut self, out: Outgoing<'a>, batch: &mut Batch<'a>, patience: &mut Patience) -> usize {
+        let mut lost = 0;
+        if batch.len == SEND_MESSAGES {
+            lost = self.send_batch(batch.all(), patience);
+            batch.len = 0;
+        }
+        batch.messages[batch.len] = Some(out);
+        batch.len += 1;
+        lost
+    }
+
+    fn send_single<'a>(&mut self, train: Outgoing<'a>, batch: &mut Batch<'a>, patience: &mut Patience) -> usize {
+        train.single().map(|out| self.add(out, batch, patience)).sum()
+    }
+
+    /// Whether trains for this destination go as single datagrams.
+    fn goes_single(&mut self, to: SocketAddr) -> bool {
+        if !self.gso || self.single.is_empty() {
+            return !self.gso;
+        }
+        let now = Instant::now();
+        self.single.retain(|(_, until)| now < *until);
+        self.single.iter().any(|(known, _)| *known == to)
+    }
+
+    fn note_single(&mut self, to: SocketAddr) {
+        self.single.retain(|(known, _)| *known != to);
+        if self.single.len() >= SINGLE {
+            self.single.remove(0);
+        }
+        self.single.push((to, Instant::now() + SINGLE_FOR));
+    }
+
+    fn send_batch(&mut self, batch: &[Option<Outgoing>], patience: &mut Patience) -> usize {
         let mut lost = 0;
         let mut done = 0;
-        while done < batch.len() {
-            match self.send_some(&batch[done..]) {
+        while let Some(rest) = batch.get(done..).filter(|rest| !rest.is_empty()) {
+            match self.send_some(rest) {
                 Ok(sent) => done += sent.max(1),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !self.writable() {
-                        return lost
-                            + batch[done..]
-                                .iter()
-                                .flatten()
-                                .map(|(.., bytes)| bytes.len())
-                                .sum::<usize>();
+                    if !self.writable(patience) {
+                        return lost + rest.iter().flatten().map(|out| out.bytes.len()).sum::<usize>();
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // The first of the batch failed. A device without segmentation (EIO) gets datagrams one by one from now on; an unreachable
-                    // destination costs only its own.
-                    let Some(Some((to, segment, bytes))) = batch.get(done).copied() else {
-                        return lost;
-                    };
-                    if self.gso
-                        && bytes.len() > segment
-                        && matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL))
-                    {
-                        self.gso = false;
-                    }
-                    if bytes.len() > segment {
-                        for datagram in bytes.chunks(segment) {
-                            if self.send_some(&[Some((to, datagram.len(), datagram))]).is_err() {
-                                lost += datagram.len();
-                            }
-                        }
-                    } else {
-                        lost += bytes.len();
+                    // The first of the batch failed; it costs nobody but its own destination.
+                    if let Some(&Some(out)) = rest.first() {
+                        lost += self.send_otherwise(out, &error, patience);
                     }
                     done += 1;
                 }
@@ -273,20 +342,27 @@ impl Udp {
         lost
     }
 
+    /// What couldn't be sent as it is may go otherwise: a train as single datagrams, an answer from whichever address the host picks.
+    fn send_otherwise(&mut self, out: Outgoing, error: &io::Error, patience: &mut Patience) -> usize {
+        let code = error.raw_os_error();
+        if out.is_train() && matches!(code, Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)) {
+            self.note_single(out.to);
+            let mut batch = Batch::new();
+            return self.send_single(out, &mut batch, patience) + self.send_batch(batch.all(), patience);
+        }
+        // Not ours any more, or it leads nowhere: the neighbour sees where it comes from.
+        let elsewhere = matches!(
+            code,
+            Some(libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENETUNREACH | libc::EHOSTUNREACH)
+        );
+        if out.local.is_some() && elsewhere {
+            return self.send_batch(&[Some(Outgoing { local: None, ..out })], patience);
+        }
+        out.bytes.len()
+    }
+
     /// One system call; how many messages it took.
-    fn send_some(&self, batch: &[Option<(SocketAddr, usize, &[u8])>]) -> io::Result<usize> {
-        if batch.is_empty() {
-            return Ok(0);
-        }
-        if !self.gso
-            && let Some(Some((to, segment, bytes))) = batch.first()
-            && bytes.len() > *segment
-        {
-            for datagram in bytes.chunks(*segment) {
-                self.send_some(&[Some((*to, datagram.len(), datagram))])?;
-            }
-            return Ok(1);
-        }
+    fn send_some(&self, batch: &[Option<Outgoing>]) -> io::Result<usize> {
         // SAFETY: all of these are plain C structs for which zeroes are valid.
         let (mut names, mut iovecs, mut messages) = unsafe {
             (
@@ -295,27 +371,26 @@ impl Udp {
                 zeroed::<[libc::mmsghdr; SEND_MESSAGES]>(),
             )
         };
-        let mut controls = [[0u8; 32]; SEND_MESSAGES];
+        let mut controls = [const { Control::new() }; SEND_MESSAGES];
         let mut count = 0;
-        for (i, train) in batch.iter().enumerate().take(SEND_MESSAGES) {
-            let Some((to, segment, bytes)) = *train else { break };
-            if !self.gso && bytes.len() > segment {
-                break;
-            }
-            let (name, len) = to_storage(to, self.v6);
+        for (i, out) in batch.iter().enumerate().take(SEND_MESSAGES) {
+            let Some(out) = *out else { break };
+            let (name, len) = to_storage(out.to, self.v6);
             names[i] = name;
             iovecs[i] = libc::iovec {
-                iov_base: bytes.as_ptr().cast_mut().cast(),
-                iov_len: bytes.len(),
+                iov_base: out.bytes.as_ptr().cast_mut().cast(),
+                iov_len: out.bytes.len(),
             };
             let header = &mut messages[i].msg_hdr;
             header.msg_name = (&raw mut names[i]).cast();
             header.msg_namelen = len;
             header.msg_iov = &raw mut iovecs[i];
             header.msg_iovlen = 1;
-            if bytes.len() > segment {
-                header.msg_control = controls[i].as_mut_ptr().cast();
-                header.msg_controllen = write_segment_size(&mut controls[i], segment as u16) as _;
+            let segment = out.is_train().then_some(out.segment as u16);
+            let control = controls[i].write(segment, out.local, self.v6);
+            if control > 0 {
+                header.msg_control = controls[i].as_mut_ptr();
+                header.msg_controllen = control as _;
             }
             count += 1;
         }
@@ -331,109 +406,49 @@ impl Udp {
         check(sent).map(|sent| sent as usize)
     }
 
-    fn writable(&self) -> bool {
+    /// Waits for room, as long as there is patience.
+    fn writable(&self, patience: &mut Patience) -> bool {
+        if patience.is_spent() {
+            return false;
+        }
         let mut poll = libc::pollfd {
             fd: self.fd.as_raw_fd(),
             events: libc::POLLOUT,
             revents: 0,
         };
-        // SAFETY: one valid pollfd.
-        unsafe { libc::poll(&mut poll, 1, SEND_PATIENCE.as_millis() as libc::c_int) > 0 }
+        let most = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: patience.0.subsec_nanos().into(),
+        };
+        let began = Instant::now();
+        // SAFETY: one valid pollfd and a valid time; no signal mask.
+        let ready = unsafe { libc::ppoll(&mut poll, 1, &most, std::ptr::null()) };
+        patience.0 = patience.0.saturating_sub(began.elapsed());
+        ready > 0
+    }
+}
+
+/// Messages for one call.
+struct Batch<'a> {
+    messages: [Option<Outgoing<'a>>; SEND_MESSAGES],
+    len: usize,
+}
+
+impl<'a> Batch<'a> {
+    const fn new() -> Self {
+        Self {
+            messages: [None; SEND_MESSAGES],
+            len: 0,
+        }
+    }
+
+    fn all(&self) -> &[Option<Outgoing<'a>>] {
+        self.messages.get(..self.len).unwrap_or(&[])
     }
 }
 
 impl AsRawFd for Udp {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
-    }
-}
-
-/// Writes a control message that asks for segmentation; its length.
-fn write_segment_size(control: &mut [u8; 32], segment: u16) -> usize {
-    let len = size_of::<libc::cmsghdr>() + size_of::<u16>();
-    let header = libc::cmsghdr {
-        cmsg_len: len as _,
-        cmsg_level: SOL_UDP,
-        cmsg_type: UDP_SEGMENT,
-    };
-    // SAFETY: cmsghdr is 16 bytes (12 on 32-bit) and the buffer has 32; unaligned writes are asked for.
-    unsafe { control.as_mut_ptr().cast::<libc::cmsghdr>().write_unaligned(header) };
-    control[size_of::<libc::cmsghdr>()..len].copy_from_slice(&segment.to_ne_bytes());
-    size_of::<libc::cmsghdr>() + size_of::<usize>()
-}
-
-/// The segment size that the kernel merged by, if it merged.
-fn segment_size(header: &libc::msghdr) -> Option<usize> {
-    // SAFETY: the kernel has filled `header`'s control buffer, whose length it has set; the CMSG macros stay inside it.
-    unsafe {
-        let mut message = libc::CMSG_FIRSTHDR(header);
-        while !message.is_null() {
-            let m = message.read_unaligned();
-            if m.cmsg_level == SOL_UDP && m.cmsg_type == UDP_GRO {
-                return usize::try_from(libc::CMSG_DATA(message).cast::<libc::c_int>().read_unaligned()).ok();
-            }
-            message = libc::CMSG_NXTHDR(header, message);
-        }
-    }
-    None
-}
-
-fn to_storage(address: SocketAddr, mapped: bool) -> (libc::sockaddr_storage, libc::socklen_t) {
-    // SAFETY: zeroes are a valid sockaddr_storage.
-    let mut storage = unsafe { zeroed::<libc::sockaddr_storage>() };
-    let address = match address {
-        SocketAddr::V4(v4) if mapped => SocketAddr::V6(SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0)),
-        other => other,
-    };
-    let len = match address {
-        SocketAddr::V4(v4) => {
-            let name = libc::sockaddr_in {
-                sin_family: libc::AF_INET as libc::sa_family_t,
-                sin_port: v4.port().to_be(),
-                sin_addr: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
-                },
-                sin_zero: [0; 8],
-            };
-            // SAFETY: sockaddr_storage is large enough and aligned for every address type.
-            unsafe { (&raw mut storage).cast::<libc::sockaddr_in>().write(name) };
-            size_of::<libc::sockaddr_in>()
-        }
-        SocketAddr::V6(v6) => {
-            let name = libc::sockaddr_in6 {
-                sin6_family: libc::AF_INET6 as libc::sa_family_t,
-                sin6_port: v6.port().to_be(),
-                sin6_flowinfo: 0,
-                sin6_addr: libc::in6_addr {
-                    s6_addr: v6.ip().octets(),
-                },
-                sin6_scope_id: v6.scope_id(),
-            };
-            // SAFETY: as above.
-            unsafe { (&raw mut storage).cast::<libc::sockaddr_in6>().write(name) };
-            size_of::<libc::sockaddr_in6>()
-        }
-    };
-    (storage, len as libc::socklen_t)
-}
-
-fn from_storage(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
-    match libc::c_int::from(storage.ss_family) {
-        libc::AF_INET => {
-            // SAFETY: the family says that a sockaddr_in stands there.
-            let name = unsafe { (&raw const *storage).cast::<libc::sockaddr_in>().read() };
-            let ip = IpAddr::from(name.sin_addr.s_addr.to_ne_bytes());
-            Some(SocketAddr::new(ip, u16::from_be(name.sin_port)))
-        }
-        libc::AF_INET6 => {
-            // SAFETY: the family says that a sockaddr_in6 stands there.
-            let name = unsafe { (&raw const *storage).cast::<libc::sockaddr_in6>().read() };
-            let (ip, port) = (Ipv6Addr::from(name.sin6_addr.s6_addr), u16::from_be(name.sin6_port));
-            Some(match ip.to_ipv4_mapped() {
-                Some(v4) => SocketAddr::V4(SocketAddrV4::new(v4, port)),
-                None => SocketAddr::V6(SocketAddrV6::new(ip, port, 0, name.sin6_scope_id)),
-            })
-        }
-        _ => None,
     }
 }
