@@ -310,6 +310,13 @@ describe('reload', () => {
     forwarded?.end();
   });
 
+  /** Ports that are open there, without what waits in their queues. */
+  async function listening(at: Host): Promise<string[]> {
+    const { stdout } = await at.exec(['ss', '-tulnH']);
+    const columns = stdout.split('\n').map((line) => line.split(/\s+/));
+    return columns.map(([protocol, , , , address]) => `${protocol} ${address}`).sort();
+  }
+
   /** What doesn't change by itself while a node runs. */
   async function standing(of: WorldNode): Promise<unknown> {
     const { sessions, links, services, ...status } = await of.status();
@@ -328,7 +335,7 @@ describe('reload', () => {
       })),
       services: services.map(({ payloadBytes: _p, overheadBytes: _o, state, ...service }) => ({ ...service, off: state === 'off' })),
       host: (await of.host.snapshot()).replace(/ expires [\dmsh]+/g, ''),
-      listening: (await of.host.exec(['ss', '-tulnH'])).stdout.split('\n').sort(),
+      listening: await listening(of.host),
     };
   }
 
