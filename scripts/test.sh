@@ -14,7 +14,7 @@ build_programs
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
 say "cargo test"
-cargo test --manifest-path native/Cargo.toml --locked --workspace --features thicket-core/ring 2>&1 | tee "$results/cargo.txt" >&2 || true
+cargo test --manifest-path native/Cargo.toml --locked --workspace --features thicket-core/simd 2>&1 | tee "$results/cargo.txt" >&2 || true
 say "ctest"
 ctest --test-dir build/kernel-tests --no-tests=error --output-junit "$results/ctest.xml" >&2 || true
 say "jest, unit"

@@ -13,8 +13,10 @@ describe('the native data plane', () => {
       events.push(...batch);
     });
     await waitFor(() => events.length > 0, { what: 'a line' });
-    expect(events).toEqual([
-      { type: 'log', level: 'debug', message: expect.stringMatching(/^UDP socket 0: buffers of \d+ KiB in and \d+ KiB out/) },
-    ]);
+    expect(events).toContainEqual({
+      type: 'log',
+      level: 'debug',
+      message: expect.stringMatching(/^UDP socket 0: buffers of \d+ KiB in and \d+ KiB out/),
+    });
   });
 });

@@ -1,5 +1,6 @@
 //! Every implementation against ring, Wycheproof and a bignum; where they may read and write; what they do with forgeries; and their time.
 
+mod constant_time;
 mod differential;
 mod distrust;
 pub(crate) mod poly1305;
