@@ -1,5 +1,6 @@
 /** Handshakes with certificates, both ends and all checks, on one core. */
 import { randomBytes } from 'node:crypto';
+import { chainHash } from '../../ts/handshake/index.js';
 import { NodeHandshakes } from '../../ts/node/handshakes.js';
 import type { Handshakes } from '../../ts/node/ports.js';
 import { BUILD_TIME, encodeCertificate, KeyPair } from '../../ts/trust/index.js';
@@ -11,7 +12,7 @@ export interface HandshakeRow extends Measured {
 
 const YEAR = 31_536_000;
 
-function member(network: KeyPair, name: string): { readonly pair: KeyPair; readonly handshakes: Handshakes } {
+function member(network: KeyPair, name: string): { readonly pair: KeyPair; readonly chain: Uint8Array; readonly handshakes: Handshakes } {
   const pair = KeyPair.generate();
   const rest = { groups: ['staff'], rights: [], delegable: [], serial: 1, issuedAt: BUILD_TIME, notAfter: BUILD_TIME + YEAR };
   const certificate = encodeCertificate({ network: network.publicKey, key: pair.publicKey, name, ...rest }, network);
@@ -24,7 +25,7 @@ function member(network: KeyPair, name: string): { readonly pair: KeyPair; reado
     now: () => BUILD_TIME,
     generationOf: () => 0,
   });
-  return { pair, handshakes };
+  return { pair, chain: chainHash([certificate], undefined), handshakes };
 }
 
 /** Both ends of each kind; half of that is what one node does. */
@@ -44,7 +45,7 @@ export function handshakeRows(seconds: number): HandshakeRow[] {
     },
     rekey: () => {
       const call = a.handshakes.initiateRekey(a.pair.publicKey, b.pair.publicKey, binding, 0);
-      return call.finish(b.handshakes.respondRekey(b.pair.publicKey, a.pair.publicKey, binding, call.message, 0).message);
+      return call.finish(b.handshakes.respondRekey(b.pair.publicKey, a.pair.publicKey, binding, call.message, 0, a.chain).message);
     },
   };
   return Object.entries(kinds).map(([what, run]) => ({ what, ...measure(() => void run(), seconds) }));

@@ -111,6 +111,7 @@ export class RawNode {
           this.router.linkDown(link);
           this.sessions.linkLost(link.id);
         },
+        linkRenewed: (link) => this.router.linkRenewed(link),
         linkFrame: (link, generation, frame) =>
           this.router.handle(link, generation, this.#numbering.get(link.id)?.incoming(frame) ?? frame),
         behind: (seen) => this.#behind(seen),

@@ -5,6 +5,7 @@ import type { DataPlaneEvent, LinkId, SocketAddress } from '../../ts/dataplane/d
 import { ms } from '../../ts/node/clock.js';
 import { HandleSource } from '../../ts/node/handles.js';
 import { NodeHandshakes } from '../../ts/node/handshakes.js';
+import type { LinksOptions } from '../../ts/node/link.js';
 import { type Link, Links, type ParentAddress } from '../../ts/node/links.js';
 import type { OfferedService } from '../../ts/node/session-control.js';
 import { type Session, Sessions } from '../../ts/node/sessions.js';
@@ -18,7 +19,7 @@ import type { Wire } from './wire.js';
 export interface NodeIdentity {
   readonly name: string;
   readonly pair: KeyPair;
-  readonly chain: readonly Uint8Array[];
+  chain: readonly Uint8Array[];
   readonly network: PublicKey;
   readonly address: SocketAddress;
   /** Absent: relays and roots, which listen. */
@@ -29,6 +30,8 @@ export interface NodeIdentity {
   epoch: bigint;
   rekeyMs: number;
   cap: number;
+  /** Whom the relay takes; anybody where absent. */
+  accept?: LinksOptions['accept'];
 }
 
 export interface Arrival {
@@ -99,7 +102,7 @@ export class SimNode {
       handles,
       log,
       rekey: () => ms(id.rekeyMs),
-      accept: () => {},
+      accept: (...child) => id.accept?.(...child),
       listener: {
         linkUp: (link, restarted) => {
           this.#note(`link up ${link.role}`);
@@ -111,6 +114,10 @@ export class SimNode {
           this.#note(`link down ${link.role}: ${reason}`);
           this.router.linkDown(link);
           this.sessions.linkLost(link.id);
+        },
+        linkRenewed: (link) => {
+          this.#note(`link renewed ${link.role}`);
+          this.router.linkRenewed(link);
         },
         linkFrame: (link, generation, frame) => this.router.handle(link, generation, frame),
         behind: (epoch) => this.#behind(epoch),
@@ -168,6 +175,8 @@ export class SimNode {
     this.#stop.push(
       clock.every(TICK, () => {
         this.links.tick();
+        this.links.expire(clock.wallSeconds());
+        for (const session of this.sessions.expired(clock.wallSeconds())) this.sessions.close(session.id, 'its certificate has expired');
         if (!this.#forgetful) this.sessions.tick();
         this.router.tick();
       }),

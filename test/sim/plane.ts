@@ -221,6 +221,7 @@ export class SimPlane implements DataPlane {
     const keys = link?.generations.find((g) => g.keys.generation === (options.generation ?? link.current));
     if (link === undefined || keys === undefined || !keys.confirmed) return this.#drop('staleCommand');
     if (this.#now - keys.since > KEY_LIFE) return this.#drop('noKey');
+    if (this.#now - keys.since > KEY_LIFE) return this.#drop('noKey');
     if (frame.length === 0 || frame.length > FRAME_MAX) return this.#drop('tooLong');
     const counter = keys.counter;
     keys.counter += 1;

@@ -2,7 +2,7 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { isThicketError } from '../../ts/errors.js';
-import { Callee, Initiator, readCookie, SIZES, writeMacs } from '../../ts/handshake/index.js';
+import { Callee, chainHash, Initiator, readCookie, SIZES, writeMacs } from '../../ts/handshake/index.js';
 import { encodeIdentity } from '../../ts/handshake/payload.js';
 import { type HandshakeSelf, NodeHandshakes } from '../../ts/node/handshakes.js';
 import {
@@ -313,33 +313,52 @@ describe('a session handshake', () => {
   });
 });
 
+/** What names the certificates that a party shows. */
+const shown = (party: Party): Uint8Array => {
+  const { chain, grant } = party.chain(party.node);
+  return chainHash(chain, grant);
+};
+
 describe('a rekey', () => {
   test('renews the keys of the handshake that it names, for these two keys, and of no other', () => {
+    const [a, b, c] = [new Party('a'), new Party('b'), new Party('c')];
+    const binding = sodium.randombytes_buf(32);
+    const other = sodium.randombytes_buf(32);
+    const call = a.handshakes.initiateRekey(a.node, b.node, binding, 7);
+    expect(call.message.length).toBe(400);
+    expect(code(() => b.handshakes.respondRekey(b.node, a.node, other, call.message, 8, shown(a)))).toBe('BAD_HANDSHAKE');
+    expect(code(() => b.handshakes.respondRekey(b.node, c.node, binding, call.message, 8, shown(c)))).toBe('WRONG_KEY');
+    const { message, keys: theirs } = b.handshakes.respondRekey(b.node, a.node, binding, call.message, 8, shown(a));
+    expect(message.length).toBe(400);
+    const forged = message.slice();
+    forged[100] = (forged[100] ?? 0) ^ 1;
+    expect(code(() => call.finish(forged))).toBe('BAD_HANDSHAKE');
+    const ours = call.finish(message);
+    if (ours === 'sendAll' || theirs === undefined) throw new RangeError('no keys');
+    expect(ours.sendKey).toEqual(theirs.receiveKey);
+    expect(ours.receiveKey).toEqual(theirs.sendKey);
+    expect([ours.peerIndex, theirs.peerIndex]).toEqual([8, 7]);
+    expect([ours.chain, theirs.chain]).toEqual([shown(b), shown(a)]);
+  });
+
+  test('under other certificates than the far end knows is answered by asking for them, without keys', () => {
     const [a, b] = [new Party('a'), new Party('b')];
     const binding = sodium.randombytes_buf(32);
     const call = a.handshakes.initiateRekey(a.node, b.node, binding, 7);
-    expect(call.message.length).toBe(400);
-    expect(code(() => b.handshakes.respondRekey(b.node, a.node, sodium.randombytes_buf(32), call.message, 8))).toBe('BAD_HANDSHAKE');
-    expect(code(() => b.handshakes.respondRekey(b.node, new Party('c').node, binding, call.message, 8))).toBe('WRONG_KEY');
-    const answer = b.handshakes.respondRekey(b.node, a.node, binding, call.message, 8);
-    expect(answer.message.length).toBe(400);
-    const forged = answer.message.slice();
-    forged[100] = (forged[100] ?? 0) ^ 1;
-    expect(code(() => call.finish(forged))).toBe('BAD_HANDSHAKE');
-    const keys = call.finish(answer.message);
-    expect(keys.sendKey).toEqual(answer.receiveKey);
-    expect(keys.receiveKey).toEqual(answer.sendKey);
-    expect([keys.peerIndex, answer.peerIndex]).toEqual([8, 7]);
+    const { message, keys } = b.handshakes.respondRekey(b.node, a.node, binding, call.message, 8, sodium.randombytes_buf(16));
+    expect(message.length).toBe(400);
+    expect(keys).toBeUndefined();
+    expect(call.finish(message)).toBe('sendAll');
   });
 
   test('with any byte bent is refused', () => {
     const [a, b] = [new Party('a'), new Party('b')];
     const binding = sodium.randombytes_buf(32);
     const call = a.handshakes.initiateRekey(a.node, b.node, binding, 7);
-    const { message } = b.handshakes.respondRekey(b.node, a.node, binding, call.message, 8);
+    const { message } = b.handshakes.respondRekey(b.node, a.node, binding, call.message, 8, shown(a));
     for (let at = 0; at < 400; at += 1) {
       const bend = (bytes: Uint8Array): Uint8Array => bytes.map((byte, i) => (i === at ? byte ^ (1 << (at % 8)) : byte));
-      expect(code(() => b.handshakes.respondRekey(b.node, a.node, binding, bend(call.message), 8))).not.toBe('none');
+      expect(code(() => b.handshakes.respondRekey(b.node, a.node, binding, bend(call.message), 8, shown(a)))).not.toBe('none');
       expect(code(() => call.finish(bend(message)))).not.toBe('none');
     }
   });

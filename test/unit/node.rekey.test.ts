@@ -2,6 +2,7 @@
 import { describe, expect, test } from '@jest/globals';
 import { pino } from 'pino';
 import type { DataPlane, PathId } from '../../ts/dataplane/data-plane.js';
+import { chainHash } from '../../ts/handshake/index.js';
 import { ms } from '../../ts/node/clock.js';
 import { NodeHandshakes } from '../../ts/node/handshakes.js';
 import { PathRekey } from '../../ts/node/path-rekey.js';
@@ -14,13 +15,16 @@ class End {
   readonly sent: Uint8Array[] = [];
   readonly slots = new Map<number, 'in use' | 'retired'>([[0, 'in use']]);
   rekeyed = 0;
+  renewals = 0;
+  /** What it shows; opaque here. */
+  certificates: readonly Uint8Array[] = [sodium.randombytes_buf(100)];
   interval = 120_000;
   rekey: PathRekey | undefined;
 
   start(peer: End, binding: Uint8Array, initiator: boolean): void {
     const handshakes = new NodeHandshakes({
       pair: () => this.pair,
-      chain: () => ({ chain: [], grant: undefined }),
+      chain: () => ({ chain: this.certificates, grant: undefined }),
       epoch: () => 1n,
       node: this.pair.publicKey,
       floor: () => 0,
@@ -39,11 +43,15 @@ class End {
       own: this.pair.publicKey,
       peer: peer.pair.publicKey,
       binding,
+      chain: chainHash(peer.certificates, undefined),
       initiator,
       interval: () => ms(this.interval),
       send: (bytes) => this.sent.push(bytes),
       rekeyed: () => {
         this.rekeyed += 1;
+      },
+      renew: () => {
+        this.renewals += 1;
       },
     });
   }
@@ -155,5 +163,28 @@ describe('a rekey', () => {
     b.live.question(sodium.randombytes_buf(400));
     b.live.question(new Uint8Array(0));
     expect(b.sent).toEqual([]);
+  });
+
+  test('of an end that shows other certificates than in the handshake wants another handshake: no new keys before', () => {
+    const { a, b } = ends();
+    a.certificates = [sodium.randombytes_buf(100)];
+    a.live.hurry();
+    a.live.tick(ms(1_000));
+    for (const question of a.take(controlKind.rekey1)) b.live.question(question.subarray(1));
+    for (const answer of b.take(controlKind.rekey2)) a.live.answer(answer.subarray(1), ms(1_000));
+    expect([a.renewals, b.renewals, a.rekeyed, b.rekeyed]).toEqual([1, 0, 0, 0]);
+    expect([...a.slots.keys(), ...b.slots.keys()]).toEqual([0, 0]);
+    // It isn't asked again at once: another path comes, or time passes.
+    for (let now = 1_200; now < 10_800; now += 200) a.live.tick(ms(now));
+    expect(a.take(controlKind.rekey1)).toEqual([]);
+    a.live.tick(ms(11_200));
+    expect(a.take(controlKind.rekey1).length).toBe(1);
+  });
+
+  test('tells who asks of other certificates that the far end shows now; these keys serve until its handshake', () => {
+    const { a, b } = ends();
+    b.certificates = [];
+    whole(a, b, 1_000, 1);
+    expect([a.renewals, b.renewals, a.rekeyed, b.rekeyed]).toEqual([1, 0, 1, 1]);
   });
 });

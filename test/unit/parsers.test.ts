@@ -3,7 +3,17 @@ import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import type { Label } from '../../ts/dataplane/data-plane.js';
 import { isThicketError } from '../../ts/errors.js';
-import { decodeBehind, decodeIdentity, decodeRekey, encodeBehind, encodeIdentity, encodeRekey } from '../../ts/handshake/payload.js';
+import {
+  chainHash,
+  decodeBehind,
+  decodeIdentity,
+  decodeRekey,
+  decodeRekeyAnswer,
+  encodeBehind,
+  encodeIdentity,
+  encodeRekey,
+  encodeSendAll,
+} from '../../ts/handshake/payload.js';
 import { controlKind, decodeHello, encodeHello, helloNonce, nonceFrame, readNonce } from '../../ts/node/session-control.js';
 import {
   type AnnouncedType,
@@ -219,7 +229,13 @@ describe('handshake payloads', () => {
         const behind = encodeBehind(pair, epoch, transcript, 1_100);
         expect(decodeBehind(behind, pair.publicKey, transcript)).toBe(epoch);
         expect(typed(() => decodeIdentity(behind, transcript))).toBeUndefined();
-        expect(decodeRekey(encodeRekey(pair, features, transcript, 304), pair.publicKey, transcript)).toBe(features);
+        const rekey = { index: features, chain: chainHash(chain, grant) };
+        const encoded = encodeRekey(pair, rekey, transcript, 304);
+        expect(decodeRekey(encoded, pair.publicKey, transcript)).toEqual(rekey);
+        expect(decodeRekeyAnswer(encoded, pair.publicKey, transcript)).toEqual(rekey);
+        const all = encodeSendAll(pair, transcript, 352);
+        expect(decodeRekeyAnswer(all, pair.publicKey, transcript)).toBe('sendAll');
+        expect(typed(() => decodeRekey(all, pair.publicKey, transcript))).toBeUndefined();
       }),
       { numRuns: 60 },
     );
@@ -231,7 +247,11 @@ describe('handshake payloads', () => {
     const behind = encodeBehind(pair, 9n, transcript, 1_100);
     expect(typed(() => decodeBehind(behind, KeyPair.generate().publicKey, transcript))).toBeUndefined();
     expect(typed(() => decodeBehind(behind, pair.publicKey, sodium.randombytes_buf(64)))).toBeUndefined();
-    expect(typed(() => decodeRekey(encodeRekey(pair, 1, transcript, 304), KeyPair.generate().publicKey, transcript))).toBeUndefined();
+    const rekey = encodeRekey(pair, { index: 1, chain: new Uint8Array(16) }, transcript, 304);
+    expect(typed(() => decodeRekey(rekey, KeyPair.generate().publicKey, transcript))).toBeUndefined();
+    const all = encodeSendAll(pair, transcript, 352);
+    expect(typed(() => decodeRekeyAnswer(all, KeyPair.generate().publicKey, transcript))).toBeUndefined();
+    expect(typed(() => decodeRekeyAnswer(all, pair.publicKey, sodium.randombytes_buf(64)))).toBeUndefined();
   });
 
   test('of any bytes are typed refusals', () => {

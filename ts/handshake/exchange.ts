@@ -5,7 +5,17 @@
 import { ThicketError } from '../errors.js';
 import { agreementKey, equalBytes, type KeyPair, keyBytes, type PublicKey, sodium } from '../trust/index.js';
 import { concat, Initiator, Responder, type Transport } from './noise.js';
-import { decodeBehind, decodeIdentity, decodeRekey, encodeBehind, encodeIdentity, encodeRekey, type IdentityPayload } from './payload.js';
+import {
+  decodeBehind,
+  decodeIdentity,
+  decodeRekey,
+  decodeRekeyAnswer,
+  encodeBehind,
+  encodeIdentity,
+  encodeRekey,
+  encodeSendAll,
+  type IdentityPayload,
+} from './payload.js';
 
 /** Sizes of the Noise messages, bytes. */
 export const SIZES = {
@@ -19,6 +29,9 @@ const OVERHEAD_1 = 96;
 const OVERHEAD_2 = 48;
 
 export type ExchangeKind = 'link' | 'session';
+
+/** Features of message 1: this handshake renews a link that stands, and its labels with it. */
+export const RENEWS = 1;
 
 /** What we show of ourselves. */
 export interface Own {
@@ -68,12 +81,12 @@ export class Call {
   readonly #remote: PublicKey;
   readonly #noise: Initiator;
 
-  constructor(kind: ExchangeKind, own: Own, remote: PublicKey) {
+  constructor(kind: ExchangeKind, own: Own, remote: PublicKey, features = 0) {
     this.#kind = kind;
     this.#remote = remote;
     this.#noise = new Initiator(prologue(kind, remote), dhPair(own.pair), agreementKey(remote));
     const size = SIZES[kind].first - OVERHEAD_1;
-    this.message = this.#noise.writeMessage1((transcript) => encodeIdentity(own.pair, { ...own, features: 0 }, transcript, size));
+    this.message = this.#noise.writeMessage1((transcript) => encodeIdentity(own.pair, { ...own, features }, transcript, size));
   }
 
   /** Throws BAD_HANDSHAKE, BAD_ENCODING, BAD_SIGNATURE or WRONG_KEY. Good for one answer. */
@@ -133,39 +146,60 @@ export class Callee {
   }
 }
 
+/** What a rekey agreed: keys, the index that the far end wants, and the hash of the certificates that it shows now. */
+export interface Rekeyed extends Keys {
+  readonly peerIndex: number;
+  readonly chain: Uint8Array;
+}
+
 /** A rekey that we begin, inside what `binding` names. */
 export class RekeyCall {
   readonly message: Uint8Array;
   readonly #remote: PublicKey;
   readonly #noise: Initiator;
 
-  constructor(pair: KeyPair, remote: PublicKey, binding: Uint8Array, index: number) {
+  constructor(pair: KeyPair, chain: Uint8Array, remote: PublicKey, binding: Uint8Array, index: number) {
     this.#remote = remote;
     this.#noise = new Initiator(prologue('rekey', remote, binding), dhPair(pair), agreementKey(remote));
-    this.message = this.#noise.writeMessage1((t) => encodeRekey(pair, index, t, SIZES.rekey.first - OVERHEAD_1));
+    this.message = this.#noise.writeMessage1((t) => encodeRekey(pair, { index, chain }, t, SIZES.rekey.first - OVERHEAD_1));
   }
 
-  finish(message: Uint8Array): Keys & { readonly peerIndex: number } {
+  /** `sendAll`: the far end doesn't know our certificates, and wants a first handshake. */
+  finish(message: Uint8Array): Rekeyed | 'sendAll' {
     exactly(message, SIZES.rekey.second);
     const { payload, transcript, transport } = this.#noise.readMessage2(message);
-    const peerIndex = decodeRekey(payload, this.#remote, transcript);
-    return { ...keysOf(transport), peerIndex };
+    const answer = decodeRekeyAnswer(payload, this.#remote, transcript);
+    return answer === 'sendAll' ? answer : { ...keysOf(transport), peerIndex: answer.index, chain: answer.chain };
   }
 }
 
-/** Answers a rekey of the peer whose key is known already. */
+/** Both ends of a rekey as its callee knows them. */
+export interface RekeyEnds {
+  readonly pair: KeyPair;
+  /** The hash of the certificates that we show now. */
+  readonly chain: Uint8Array;
+  readonly remote: PublicKey;
+  /** The hash of those that the far end last showed. */
+  readonly remoteChain: Uint8Array;
+}
+
+/** Answers a rekey of the peer whose key is known already; without keys when its certificates are others than we know. */
 export function answerRekey(
-  pair: KeyPair,
-  remote: PublicKey,
+  ends: RekeyEnds,
   binding: Uint8Array,
   message: Uint8Array,
   index: number,
-): Keys & { readonly message: Uint8Array; readonly peerIndex: number } {
+): { readonly message: Uint8Array; readonly keys: Rekeyed | undefined } {
   exactly(message, SIZES.rekey.first);
+  const { pair, chain, remote } = ends;
   const noise = new Responder(prologue('rekey', pair.publicKey, binding), dhPair(pair));
   if (!equalBytes(noise.readStatic(message), agreementKey(remote))) throw new ThicketError('WRONG_KEY', 'a rekey by another key');
   const { payload, transcript } = noise.readPayload(message);
-  const peerIndex = decodeRekey(payload, remote, transcript);
-  const { message: answer, transport } = noise.writeMessage2((t) => encodeRekey(pair, index, t, SIZES.rekey.second - OVERHEAD_2));
-  return { ...keysOf(transport), message: answer, peerIndex };
+  const asked = decodeRekey(payload, remote, transcript);
+  const size = SIZES.rekey.second - OVERHEAD_2;
+  if (!equalBytes(asked.chain, ends.remoteChain)) {
+    return { message: noise.writeMessage2((t) => encodeSendAll(pair, t, size)).message, keys: undefined };
+  }
+  const { message: answer, transport } = noise.writeMessage2((t) => encodeRekey(pair, { index, chain }, t, size));
+  return { message: answer, keys: { ...keysOf(transport), peerIndex: asked.index, chain: asked.chain } };
 }

@@ -3,10 +3,22 @@
  *
  * message 1, and message 2 that agrees: [key 32 B, chain, grant or null, epoch, features, signature 64 B over the transcript's hash]
  * message 2 that refuses an epoch: [epoch seen, signature]
- * rekey, both ways: [link index or 0, signature]
+ * rekey, both ways: [link index or 0, hash 16 B of the certificates that the sender shows now, signature]
+ * rekey, message 2 that asks for those certificates, since their hash is unknown: [signature]
  */
 import { ThicketError } from '../errors.js';
-import { type Cbor, decodeCbor, encodeCbor, Fields, type KeyPair, keyBytes, keyFromBytes, type PublicKey, verify } from '../trust/index.js';
+import {
+  type Cbor,
+  decodeCbor,
+  encodeCbor,
+  Fields,
+  type KeyPair,
+  keyBytes,
+  keyFromBytes,
+  type PublicKey,
+  sodium,
+  verify,
+} from '../trust/index.js';
 
 const CHAIN_MAX = 320;
 const GRANT_MAX = 214;
@@ -72,16 +84,44 @@ export function decodeBehind(payload: Uint8Array, key: PublicKey, transcript: Ui
   return seen;
 }
 
-export function encodeRekey(pair: KeyPair, index: number, transcript: Uint8Array, size: number): Uint8Array {
-  return frame([index, pair.sign('key exchange', transcript)], size);
+/** What names the certificates that somebody shows: 16 bytes. */
+export function chainHash(chain: readonly Uint8Array[], grant: Uint8Array | undefined): Uint8Array {
+  return sodium.crypto_generichash(16, encodeCbor([[...chain], grant ?? null]), null);
 }
 
-export function decodeRekey(payload: Uint8Array, key: PublicKey, transcript: Uint8Array): number {
-  const fields = new Fields(unframe(payload), 2);
+export interface RekeyPayload {
+  /** What the far end shall write into link frames under the new keys; 0 in sessions. */
+  readonly index: number;
+  readonly chain: Uint8Array;
+}
+
+export function encodeRekey(pair: KeyPair, { index, chain }: RekeyPayload, transcript: Uint8Array, size: number): Uint8Array {
+  return frame([index, chain, pair.sign('key exchange', transcript)], size);
+}
+
+export function decodeRekey(payload: Uint8Array, key: PublicKey, transcript: Uint8Array): RekeyPayload {
+  return readRekey(unframe(payload), key, transcript);
+}
+
+function readRekey(value: Cbor, key: PublicKey, transcript: Uint8Array): RekeyPayload {
+  const fields = new Fields(value, 3);
   const index = fields.count();
   if (index > 0xffff_ffff) throw new ThicketError('BAD_ENCODING', 'an index is a u32');
+  const chain = fields.bytes(16);
   checkSignature(key, transcript, fields.bytes(64));
-  return index;
+  return { index, chain };
+}
+
+export function encodeSendAll(pair: KeyPair, transcript: Uint8Array, size: number): Uint8Array {
+  return frame([pair.sign('key exchange', transcript)], size);
+}
+
+/** A rekey's message 2: keys, or `sendAll`. */
+export function decodeRekeyAnswer(payload: Uint8Array, key: PublicKey, transcript: Uint8Array): RekeyPayload | 'sendAll' {
+  const value = unframe(payload);
+  if (!Array.isArray(value) || value.length !== 1) return readRekey(value, key, transcript);
+  checkSignature(key, transcript, new Fields(value as readonly Cbor[], 1).bytes(64));
+  return 'sendAll';
 }
 
 function checkSignature(key: PublicKey, transcript: Uint8Array, signature: Uint8Array): void {

@@ -121,6 +121,9 @@ export class Changes {
     await this.#judgeAll();
     this.#o.resolver.forgetFailures();
     router.changed();
+    // New certificates are shown at once, old ones would otherwise count until they end.
+    this.#o.links.renew();
+    sessions.renew();
   }
 
   #applyLinks(before: Config, next: Config): void {

@@ -1,10 +1,11 @@
 /** The node's handshakes: its keys, certificates and epoch in front of ts/handshake, certificates verified, repeated questions answered alike. */
 
 import { ThicketError } from '../errors.js';
-import { answerRekey, Call, Callee, type Own, RekeyCall, readCookie, writeMacs } from '../handshake/index.js';
+import { answerRekey, Call, Callee, chainHash, type Own, RENEWS, RekeyCall, readCookie, writeMacs } from '../handshake/index.js';
 import { type KeyPair, keyBytes, type PublicKey, sodium, type VerifiedIdentity, verifyChain } from '../trust/index.js';
 import type {
   Admit,
+  AdmitLink,
   EstablishedLink,
   Handshakes,
   LinkInitiation,
@@ -48,6 +49,11 @@ export class NodeHandshakes implements Handshakes {
     return { pair, ...this.#self.chain(key), epoch: this.#self.epoch() };
   }
 
+  shown(own: PublicKey): Uint8Array {
+    const { chain, grant } = this.#own(own);
+    return chainHash(chain, grant);
+  }
+
   #identify(
     kind: 'link' | 'session',
     peer: { readonly key: PublicKey; readonly chain: readonly Uint8Array[]; readonly grant: Uint8Array | undefined },
@@ -64,8 +70,8 @@ export class NodeHandshakes implements Handshakes {
     });
   }
 
-  initiateLink(remote: PublicKey, index: number): LinkInitiation {
-    const call = new Call('link', this.#own(this.#self.node), remote);
+  initiateLink(remote: PublicKey, index: number, renews = false): LinkInitiation {
+    const call = new Call('link', this.#own(this.#self.node), remote, renews ? RENEWS : 0);
     const datagram = new Uint8Array(DATAGRAM);
     const view = new DataView(datagram.buffer);
     view.setUint32(0, 1);
@@ -86,7 +92,9 @@ export class NodeHandshakes implements Handshakes {
         const result = call.finish(answer.subarray(12, DATAGRAM - 32));
         if ('behind' in result) return result;
         const peerIndex = new DataView(answer.buffer, answer.byteOffset, answer.byteLength).getUint32(4);
-        return { ...result.keys, peer: remote, identity: identify(result.peer), epoch: result.peer.epoch, peerIndex };
+        const { epoch, chain, grant } = result.peer;
+        const identity = identify(result.peer);
+        return { ...result.keys, peer: remote, identity, epoch, peerIndex, chain: chainHash(chain, grant), renews };
       },
     };
   }
@@ -104,14 +112,15 @@ export class NodeHandshakes implements Handshakes {
     }
   }
 
-  respondLink(datagram: Uint8Array, index: number, admit: Admit): LinkResponse {
+  respondLink(datagram: Uint8Array, index: number, admit: AdmitLink): LinkResponse {
     exactly(datagram);
     const known = this.#repeated(datagram);
     if (known !== undefined) return { datagram: known, established: undefined };
     const callee = new Callee('link', this.#own(this.#self.node), datagram.subarray(8, DATAGRAM - 32));
     const peer = callee.identify();
     const identity = this.identifyLink(peer);
-    admit(peer.key, identity);
+    const renews = (peer.features & RENEWS) !== 0;
+    admit(peer.key, identity, { epoch: peer.epoch, renews });
     const peerIndex = new DataView(datagram.buffer, datagram.byteOffset, datagram.byteLength).getUint32(4);
     const behind = this.#behind(peer.key, peer.epoch);
     const { message, keys } = behind === undefined ? callee.accept() : { message: callee.refuseEpoch(behind), keys: undefined };
@@ -124,7 +133,8 @@ export class NodeHandshakes implements Handshakes {
     writeMacs(answer, keyBytes(peer.key), undefined);
     this.#remember(datagram, answer);
     if (keys === undefined) return { datagram: answer, established: undefined };
-    const established: EstablishedLink = { ...keys, peer: peer.key, identity, epoch: peer.epoch, peerIndex };
+    const chain = chainHash(peer.chain, peer.grant);
+    const established: EstablishedLink = { ...keys, peer: peer.key, identity, epoch: peer.epoch, peerIndex, chain, renews };
     return { datagram: answer, established };
   }
 
@@ -135,15 +145,18 @@ export class NodeHandshakes implements Handshakes {
       finish: (answer) => {
         const result = call.finish(answer);
         if ('behind' in result) return result;
-        return { ...result.keys, peer: remote, identity: this.#identify('session', result.peer), epoch: result.peer.epoch };
+        const { epoch, chain, grant } = result.peer;
+        const identity = this.#identify('session', result.peer);
+        return { ...result.keys, peer: remote, identity, epoch, chain: chainHash(chain, grant) };
       },
     };
   }
 
-  respondSession(own: PublicKey, message: Uint8Array, admit: Admit): SessionResponse {
+  respondSession(own: PublicKey, message: Uint8Array, admit: Admit, reads?: (agreementKey: Uint8Array) => void): SessionResponse {
     const known = this.#repeated(message);
     if (known !== undefined) return { message: known, established: undefined };
     const callee = new Callee('session', this.#own(own), message);
+    reads?.(callee.agreementKey);
     const peer = callee.identify();
     // Strangers get silence: who isn't certified and admitted isn't even told that its epoch is behind.
     const identity = this.#identify('session', peer);
@@ -152,15 +165,24 @@ export class NodeHandshakes implements Handshakes {
     if (behind !== undefined) return { message: callee.refuseEpoch(behind), established: undefined };
     const { message: answer, keys } = callee.accept();
     this.#remember(message, answer);
-    return { message: answer, established: { ...keys, peer: peer.key, identity, epoch: peer.epoch } };
+    const { key, epoch, chain, grant } = peer;
+    return { message: answer, established: { ...keys, peer: key, identity, epoch, chain: chainHash(chain, grant) } };
   }
 
   initiateRekey(own: PublicKey, remote: PublicKey, binding: Uint8Array, index: number): RekeyInitiation {
-    return new RekeyCall(this.#own(own).pair, remote, binding, index);
+    return new RekeyCall(this.#own(own).pair, this.shown(own), remote, binding, index);
   }
 
-  respondRekey(own: PublicKey, remote: PublicKey, binding: Uint8Array, message: Uint8Array, index: number): RekeyResponse {
-    return answerRekey(this.#own(own).pair, remote, binding, message, index);
+  respondRekey(
+    own: PublicKey,
+    remote: PublicKey,
+    binding: Uint8Array,
+    message: Uint8Array,
+    index: number,
+    remoteChain: Uint8Array,
+  ): RekeyResponse {
+    const { pair } = this.#own(own);
+    return answerRekey({ pair, chain: this.shown(own), remote, remoteChain }, binding, message, index);
   }
 
   /** The highest epoch seen of `key` when `epoch` is lower; a cheap filter against old messages, not the proof. */

@@ -181,6 +181,7 @@ export class Node implements RunningNode {
 
   #tick(): void {
     try {
+      this.#expire();
       this.#links.tick();
       this.#sessions.tick();
       this.#router.tick();
@@ -188,6 +189,15 @@ export class Node implements RunningNode {
       // Without its worker the data plane answers no more; it says so by itself, too.
       if (isThicketError(error)) this.#p.log.error(error.message);
       else this.#fail(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  /** Certificates end where the clock, or what is certainly past, has passed their date. */
+  #expire(): void {
+    const time = Math.max(this.#p.store.floor, this.#clock.wallSeconds());
+    this.#links.expire(time);
+    for (const session of this.#sessions.expired(time)) {
+      void this.#bindings.evict(session, () => this.#sessions.close(session.id, "the far end's certificate has expired"));
     }
   }
 
@@ -314,6 +324,7 @@ export class Node implements RunningNode {
           this.#router.linkDown(link);
           this.#sessions.linkLost(link.id);
         },
+        linkRenewed: (link) => this.#router.linkRenewed(link),
         linkFrame: (link, generation, frame) => this.#router.handle(link, generation, frame),
         behind: (epoch) => this.#behind(epoch),
       },

@@ -8,9 +8,10 @@
  * ```
  */
 import type { Logger } from 'pino';
+import { prefixed } from '../bytes.js';
 import type { DataPlane, PathId } from '../dataplane/data-plane.js';
 import { describe } from '../errors.js';
-import type { PublicKey } from '../trust/index.js';
+import { equalBytes, type PublicKey } from '../trust/index.js';
 import { type Milliseconds, ms } from './clock.js';
 import { randomU64 } from './handles.js';
 import type { Handshakes, RekeyInitiation } from './ports.js';
@@ -19,6 +20,8 @@ import { controlKind, nonceFrame } from './session-control.js';
 const REKEY_RETRY = ms(500);
 /** New keys are shown to the far end so often until it has answered under them. */
 const PROVE_EVERY = ms(300);
+/** So long another path may take to come up before we ask the far end for a rekey of this one again. */
+const RENEWAL = ms(10_000);
 /** Packets under old keys may come so late. */
 const OVERLAP = ms(10_000);
 
@@ -30,12 +33,16 @@ export interface PathRekeyOptions {
   readonly own: PublicKey;
   readonly peer: PublicKey;
   readonly binding: Uint8Array;
+  /** What names the certificates that the far end showed in that handshake. */
+  readonly chain: Uint8Array;
   /** We set the path up, so we ask. */
   readonly initiator: boolean;
   readonly interval: () => Milliseconds;
   /** `wantsAnswer`: silence after it means that the path is dead. */
   readonly send: (bytes: Uint8Array, wantsAnswer: boolean) => void;
   readonly rekeyed: () => void;
+  /** One of us shows other certificates than in the handshake: another path is wanted, whose handshake shows them. */
+  readonly renew: () => void;
 }
 
 export class PathRekey {
@@ -43,6 +50,8 @@ export class PathRekey {
   #slot = 0;
   #keyedAt: Milliseconds;
   #due = false;
+  /** Not before this do we ask again. */
+  #askAt = ms(0);
   #retiring: { readonly slot: number; readonly at: Milliseconds }[] = [];
   #asked: { readonly initiation: RekeyInitiation; readonly slot: number; sentAt: Milliseconds } | undefined;
   #proving: { readonly nonce: bigint; readonly before: number; sentAt: Milliseconds } | undefined;
@@ -73,7 +82,7 @@ export class PathRekey {
     this.#prove(now);
     if (!this.#o.initiator || this.#proving !== undefined) return;
     if (this.#asked === undefined) {
-      if (!this.#due && now - this.#keyedAt < this.#o.interval()) return;
+      if ((!this.#due && now - this.#keyedAt < this.#o.interval()) || now < this.#askAt) return;
       const { own, peer, binding } = this.#o;
       const initiation = this.#o.handshakes().initiateRekey(own, peer, binding, 0);
       this.#asked = { initiation, slot: (this.#slot + 1) & 3, sentAt: ms(now - REKEY_RETRY) };
@@ -86,16 +95,17 @@ export class PathRekey {
   /** The far end asks. */
   question(question: Uint8Array): void {
     const last = this.#answered;
-    if (last !== undefined && same(last.question, question)) return this.#o.send(last.answer, false);
+    if (last !== undefined && equalBytes(last.question, question)) return this.#o.send(last.answer, false);
     // Only who set the path up asks; and until the last exchange is confirmed another one could only be an echo of it.
     if (this.#o.initiator || last?.confirmed === false) return;
     const slot = (this.#slot + 1) & 3;
     this.#attempt(() => {
-      const { plane, path, own, peer, binding } = this.#o;
-      const keys = this.#o.handshakes().respondRekey(own, peer, binding, question, 0);
+      const { plane, path, own, peer, binding, chain } = this.#o;
+      const { message, keys } = this.#o.handshakes().respondRekey(own, peer, binding, question, 0, chain);
+      if (keys === undefined) return this.#o.send(prefixed(controlKind.rekey2, message), false);
       this.#occupy(slot);
       plane.pathRekey(path, slot, keys.sendKey, keys.receiveKey, false);
-      this.#answered = { question: question.slice(), answer: prefixed(controlKind.rekey2, keys.message), slot, confirmed: false };
+      this.#answered = { question: question.slice(), answer: prefixed(controlKind.rekey2, message), slot, confirmed: false };
       this.#o.send(this.#answered.answer, false);
     });
   }
@@ -107,6 +117,12 @@ export class PathRekey {
     this.#attempt(() => {
       const keys = asked.initiation.finish(answer);
       this.#asked = undefined;
+      if (keys === 'sendAll') {
+        // The keys in use live on meanwhile, but not for ever.
+        this.#askAt = ms(now + RENEWAL);
+        return this.#o.renew();
+      }
+      if (!equalBytes(keys.chain, this.#o.chain)) this.#o.renew();
       this.#occupy(asked.slot);
       this.#o.plane.pathRekey(this.#o.path, asked.slot, keys.sendKey, keys.receiveKey, true);
       this.#proving = { nonce: randomU64(), before: this.#slot, sentAt: ms(now - PROVE_EVERY) };
@@ -163,16 +179,4 @@ export class PathRekey {
       this.#o.log.debug({ error: describe(error) }, 'a rekey was refused');
     }
   }
-}
-
-function prefixed(kind: number, body: Uint8Array): Uint8Array {
-  const frame = new Uint8Array(1 + body.length);
-  frame[0] = kind;
-  frame.set(body, 1);
-  return frame;
-}
-
-/** Public bytes only (repeated messages), so no constant time is needed. */
-function same(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }

@@ -16,11 +16,15 @@ export interface Established {
   readonly hopSecret: Uint8Array;
   /** Binds later rekeys to this handshake, 32 bytes. */
   readonly binding: Uint8Array;
+  /** What names the certificates that the far end showed, 16 bytes. */
+  readonly chain: Uint8Array;
 }
 
 export interface EstablishedLink extends Established {
   /** The index that the far end wants in frames to it. */
   readonly peerIndex: number;
+  /** The far end renews the link that stands: its labels go on. */
+  readonly renews: boolean;
 }
 
 export interface LinkInitiation {
@@ -49,36 +53,58 @@ export interface SessionResponse {
   readonly established: Established | undefined;
 }
 
-export interface RekeyInitiation {
-  /** 400 bytes. */
-  readonly message: Uint8Array;
-  finish(message: Uint8Array): {
-    readonly sendKey: Uint8Array;
-    readonly receiveKey: Uint8Array;
-    readonly hopSecret: Uint8Array;
-    readonly peerIndex: number;
-  };
-}
-
-export interface RekeyResponse {
-  readonly message: Uint8Array;
+export interface RekeyKeys {
   readonly sendKey: Uint8Array;
   readonly receiveKey: Uint8Array;
   readonly hopSecret: Uint8Array;
   readonly peerIndex: number;
+  /** What names the certificates that the far end shows now. */
+  readonly chain: Uint8Array;
+}
+
+export interface RekeyInitiation {
+  /** 400 bytes. */
+  readonly message: Uint8Array;
+  /** `sendAll`: the far end doesn't know our certificates; a first handshake shows them. */
+  finish(message: Uint8Array): RekeyKeys | 'sendAll';
+}
+
+export interface RekeyResponse {
+  readonly message: Uint8Array;
+  /** Absent when the answer only asks for certificates. */
+  readonly keys: RekeyKeys | undefined;
 }
 
 /** Judges who calls: throws a typed refusal. */
 export type Admit = (peer: PublicKey, identity: VerifiedIdentity | undefined) => void;
 
+/** Judges who calls over a link; `call` tells what its program says of itself. */
+export type AdmitLink = (
+  peer: PublicKey,
+  identity: VerifiedIdentity | undefined,
+  call: { readonly epoch: bigint; readonly renews: boolean },
+) => void;
+
 export interface Handshakes {
-  initiateLink(remote: PublicKey, index: number): LinkInitiation;
+  /** What names the certificates that one of our keys shows now. Throws NO_KEY. */
+  shown(own: PublicKey): Uint8Array;
+  /** `renews`: over a link that stands, to show other certificates. */
+  initiateLink(remote: PublicKey, index: number, renews?: boolean): LinkInitiation;
   /** Throws a ThicketError for whatever must go unanswered; `admit` throws one too, before anything is answered or remembered. */
-  respondLink(datagram: Uint8Array, index: number, admit: Admit): LinkResponse;
+  respondLink(datagram: Uint8Array, index: number, admit: AdmitLink): LinkResponse;
   /** `own`: the node's key or that of an endpoint hosted here. */
   initiateSession(own: PublicKey, remote: PublicKey): SessionInitiation;
-  respondSession(own: PublicKey, message: Uint8Array, admit: Admit): SessionResponse;
+  /** `reads`: called with the caller's X25519 key, when no more than that has been computed; throws a refusal. */
+  respondSession(own: PublicKey, message: Uint8Array, admit: Admit, reads?: (agreementKey: Uint8Array) => void): SessionResponse;
   /** `index`: what the far end shall write into link frames under the new keys; 0 in sessions. */
   initiateRekey(own: PublicKey, remote: PublicKey, binding: Uint8Array, index: number): RekeyInitiation;
-  respondRekey(own: PublicKey, remote: PublicKey, binding: Uint8Array, message: Uint8Array, index: number): RekeyResponse;
+  /** `chain`: what names the certificates that the far end last showed. */
+  respondRekey(
+    own: PublicKey,
+    remote: PublicKey,
+    binding: Uint8Array,
+    message: Uint8Array,
+    index: number,
+    chain: Uint8Array,
+  ): RekeyResponse;
 }

@@ -1,4 +1,5 @@
 /** What two ends say to each other inside a session besides data: the first byte tells what. */
+import { prefixed } from '../bytes.js';
 import { type Cbor, decodeCbor, encodeCbor, Fields, sodium } from '../trust/index.js';
 
 /** `heard` answers a hello with its `helloNonce`: hellos are repeated until then. */
@@ -26,11 +27,7 @@ export function readNonce(frame: Uint8Array): bigint | undefined {
 
 export function encodeHello(services: readonly OfferedService[]): Uint8Array {
   const list: Cbor[] = services.slice(0, SERVICES_MAX).map((s) => [s.protocol === 'tcp' ? 6 : 17, s.port, s.rtsp ? 1 : 0]);
-  const body = encodeCbor([1, list]);
-  const frame = new Uint8Array(1 + body.length);
-  frame[0] = controlKind.hello;
-  frame.set(body, 1);
-  return frame;
+  return prefixed(controlKind.hello, encodeCbor([1, list]));
 }
 
 /** What tells one hello from another: eight bytes of its hash. */

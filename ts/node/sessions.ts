@@ -2,92 +2,22 @@
  * Sessions: end-to-end tunnels between one of our keys and a remote one. A session outlives its paths: when a hop forgets, the ends set
  * another path up and the flows go on. Paths are keyed apart from each other; a rekey happens inside a path and no relay notices.
  */
-import type { Logger } from 'pino';
-import type { DataPlane, DataPlaneEvent, Hop, Ingress, LinkId, PathId, SessionId } from '../dataplane/data-plane.js';
+import type { DataPlaneEvent, Hop, Ingress, LinkId, PathId, SessionId } from '../dataplane/data-plane.js';
 import { describe, ThicketError } from '../errors.js';
-import { keyBytes, type PublicKey, type VerifiedIdentity } from '../trust/index.js';
-import { type Clock, type Milliseconds, ms } from './clock.js';
-import { type HandleSource, randomU64 } from './handles.js';
+import { equalBytes, keyBytes, type PublicKey, type VerifiedIdentity } from '../trust/index.js';
+import { Callers } from './callers.js';
+import { Calls, pair } from './calls.js';
+import { type Milliseconds, ms } from './clock.js';
+import { Greeting } from './greeting.js';
+import { randomU64 } from './handles.js';
 import { PathRekey } from './path-rekey.js';
-import type { Established, Handshakes, SessionInitiation } from './ports.js';
-import { controlKind, decodeHello, encodeHello, helloNonce, nonceFrame, type OfferedService, readNonce } from './session-control.js';
-import { Silence } from './silence.js';
+import type { Admit, Established } from './ports.js';
+import type { IncomingSetup, Session, SessionsOptions } from './session.js';
+import { controlKind, decodeHello, helloNonce, nonceFrame, readNonce } from './session-control.js';
+import { type Entry, excessHalfOpen, newEntry, type Path, REDIAL_FIRST } from './session-entry.js';
 
-export type SessionState = 'dialing' | 'up' | 'lost';
+export type { Session } from './session.js';
 
-export interface Session {
-  readonly id: SessionId;
-  readonly own: PublicKey;
-  readonly peer: PublicKey;
-  readonly identity: VerifiedIdentity;
-  readonly state: SessionState;
-  /** Rekeys done since the session began. */
-  readonly rekeys: number;
-  /** What the far end lets us reach there, and whether it has told us yet. */
-  readonly offered: readonly OfferedService[];
-  readonly greeted: boolean;
-  readonly since: Milliseconds;
-  /** The hop by which our packets leave, for `trace`. */
-  readonly egress: Hop | undefined;
-  readonly ingress: Ingress | undefined;
-}
-
-/** How a path is set up and let go through the tree (ts/routing). */
-export interface PathSetup {
-  /**
-   * Sends message 1 towards `destination`; calls back once: with the answer and the hops, or with the reason why not.
-   * The returned function gives up.
-   */
-  open(destination: PublicKey, message: Uint8Array, done: (result: SetupResult) => void): () => void;
-  /** A sealed close towards both neighbours of the path: relays free their labels. */
-  close(ingress: Ingress, egress: Hop): void;
-}
-
-export type FailureReason = 'noRoute' | 'noParent' | 'unreachable' | 'timeout' | 'refused';
-
-export type SetupResult =
-  | { readonly ok: true; readonly message: Uint8Array; readonly ingress: Ingress; readonly egress: Hop }
-  | { readonly ok: false; readonly reason: FailureReason };
-
-/** Set-up that arrived for one of our keys: answer with the label that packets to us shall carry. */
-export interface IncomingSetup {
-  readonly destination: PublicKey;
-  readonly message: Uint8Array;
-  /** The way back. */
-  readonly egress: Hop;
-  /** Picks our label and sends message 2; returns the ingress to install first. */
-  readonly reserve: () => Ingress;
-  readonly answer: (ingress: Ingress, message: Uint8Array) => void;
-  /** Answers without a path; nothing is to be closed afterwards. */
-  readonly refuse: (message: Uint8Array) => void;
-}
-
-export interface SessionsListener {
-  /** Both ends admit each other: addresses, policy. Called before the first path is installed. */
-  sessionOpened(session: Session): void;
-  /** It came up, got another path or identity, or its far end told what it offers. */
-  sessionUp(session: Session): void;
-  sessionClosed(session: Session, reason: string): void;
-  behind(own: PublicKey, epoch: bigint): void;
-}
-
-export interface SessionsOptions {
-  readonly plane: DataPlane;
-  readonly handshakes: () => Handshakes;
-  readonly paths: PathSetup;
-  readonly clock: Clock;
-  readonly handles: HandleSource;
-  readonly log: Logger;
-  readonly listener: SessionsListener;
-  readonly rekey: () => Milliseconds;
-  /** Throws a typed refusal unless we admit this identity to sessions. */
-  readonly admit: (identity: VerifiedIdentity) => void;
-  /** What `session`'s far end may reach here, told to it in the hello. */
-  readonly offer: (own: PublicKey, identity: VerifiedIdentity) => readonly OfferedService[];
-  readonly isOwn: (key: PublicKey) => boolean;
-}
-
-const DIAL_TIMEOUT = ms(4_000);
 /** A path that nobody confirmed is forgotten. */
 const HALF_OPEN = ms(10_000);
 /** Packets under way on a replaced path still count for so long. */
@@ -98,85 +28,32 @@ const REFUSE_AFTER = ms(180_000);
 const PROBE_AFTER = ms(1_500);
 const PROBE_EVERY = ms(500);
 const PROBES = 6;
-/** A hello is repeated until heard, at first after so long; a path over which nothing ever came is given up. */
-const GREET_EVERY = ms(400);
-const GREET_LONGEST = ms(2_000);
-const GREETINGS = 8;
-/** First and longest wait between attempts to get a lost path back, and the longest once it has been lost for `LOST_LONG`. */
-const REDIAL_FIRST = ms(250);
+/** Longest wait between attempts to get a lost path back, and once it has been lost for `LOST_LONG`. */
 const REDIAL_LONGEST = ms(2_000);
 const LOST_LONG = ms(60_000);
 const REDIAL_RARELY = ms(30_000);
 /** A session without traffic for so long is let go by whoever opened it. */
 const IDLE = ms(30 * 60_000);
 const MAX_SESSIONS = 4_096;
-/** Paths that nobody has confirmed, of sessions that never were up in all, and of one session: what replayed messages can make us hold. */
-const MAX_HALF_OPEN = 512;
-const MAX_HALF_OPEN_PER_SESSION = 4;
-
-interface Path {
-  readonly id: PathId;
-  readonly ingress: Ingress;
-  readonly egress: Hop;
-  readonly initiator: boolean;
-  readonly identity: VerifiedIdentity;
-  readonly createdAt: Milliseconds;
-  readonly rekey: PathRekey;
-  confirmed: boolean;
-  /** Something has come over it. */
-  proven: boolean;
-  replacedAt: Milliseconds | undefined;
-}
-
-interface Greeting {
-  readonly bytes: Uint8Array;
-  readonly nonce: bigint;
-  readonly path: Path;
-  tries: number;
-  sentAt: Milliseconds;
-}
-
-interface Entry {
-  session: { -readonly [K in keyof Session]: Session[K] };
-  paths: Map<PathId, Path>;
-  /** The newest confirmed path: both ends see them come in the same order, so they agree. */
-  current: Path | undefined;
-  greeting: Greeting | undefined;
-  /** The last hello of the far end. */
-  greeted: bigint | undefined;
-  wantedUntil: Milliseconds;
-  lostAt: Milliseconds;
-  redialAt: Milliseconds;
-  redialWait: number;
-  silence: Silence;
-  probes: number;
-  probedAt: Milliseconds;
-  pings: Map<bigint, { at: Milliseconds; done: (rtt: Milliseconds) => void }>;
-  activeAt: Milliseconds;
-}
-
-interface Dial {
-  readonly own: PublicKey;
-  readonly peer: PublicKey;
-  readonly promise: Promise<Session>;
-  /** Our own call is under way; false once the far end's has been answered instead. */
-  calling: boolean;
-  /** The session is up, by whichever call. */
-  resolve: (session: Session) => void;
-  reject: (error: unknown) => void;
-  /** Lets our own call go. */
-  stop: () => void;
-}
-
 export class Sessions {
   readonly #o: SessionsOptions;
   readonly #byPair = new Map<string, Entry>();
   readonly #byId = new Map<SessionId, Entry>();
-  readonly #dials = new Map<string, Dial>();
+  readonly #calls: Calls;
+  readonly #callers: Callers;
   #closed = false;
 
   constructor(options: SessionsOptions) {
+    const { handshakes, paths, clock, listener } = options;
     this.#o = options;
+    this.#callers = new Callers(clock);
+    this.#calls = new Calls({
+      handshakes,
+      paths,
+      clock,
+      behind: (own, epoch) => listener.behind(own, epoch),
+      established: (own, established, ingress, egress) => this.#established(own, established, ingress, egress),
+    });
   }
 
   all(): Session[] {
@@ -195,7 +72,7 @@ export class Sessions {
   dial(own: PublicKey, peer: PublicKey): Promise<Session> {
     const entry = this.#byPair.get(pair(own, peer));
     if (entry?.session.state === 'up') return Promise.resolve(entry.session);
-    return this.#dial(own, peer);
+    return this.#calls.dial(own, peer);
   }
 
   /** Somebody wants to send: get the path back if it is lost. */
@@ -240,8 +117,22 @@ export class Sessions {
 
   closeAll(reason: string): void {
     this.#closed = true;
-    for (const dial of [...this.#dials.values()]) dial.reject(new ThicketError('CLOSING', 'the node is stopping'));
+    this.#calls.close();
     for (const entry of [...this.#byId.values()]) this.#end(entry, reason, true);
+  }
+
+  /** Where our certificates have changed far ends see the new ones in the handshake of another path; what flows goes on meanwhile. */
+  renew(): void {
+    for (const entry of this.#byId.values()) {
+      const { current, session } = entry;
+      if (current === undefined || !this.#o.isOwn(session.own)) continue;
+      if (!equalBytes(current.shown, this.#o.handshakes().shown(session.own))) this.#renew(entry);
+    }
+  }
+
+  /** Sessions whose far end's certificate, or its gateway's, is past its date at `time`, seconds since 1970: they are to be closed. */
+  expired(time: number): Session[] {
+    return this.all().filter(({ identity }) => identity.notAfter < time);
   }
 
   /** A hop of a path is gone (a relay said so, or the link went down): set another path up if anybody still cares. */
@@ -304,14 +195,15 @@ export class Sessions {
   incoming(setup: IncomingSetup): void {
     const { destination: own, message } = setup;
     if (this.#closed || !this.#o.isOwn(own)) return;
-    const response = this.#o.handshakes().respondSession(own, message, (peer, identity) => {
+    const reads = this.#callers.enter(setup.renews);
+    const admit: Admit = (peer, identity) => {
       if (identity === undefined) throw new ThicketError('NO_CERTIFICATE', 'a session needs a certificate');
       this.#o.admit(identity);
       // Both at once: the call of the lower key goes through, and is answered by who waits for its own.
-      const calling = this.#dials.get(pair(own, peer))?.calling === true;
-      if (calling && Buffer.compare(keyBytes(own), keyBytes(peer)) < 0)
+      if (this.#calls.isCalling(own, peer) && Buffer.compare(keyBytes(own), keyBytes(peer)) < 0)
         throw new ThicketError('REFUSED', 'both ends call, and ours goes first');
-    });
+    };
+    const response = this.#o.handshakes().respondSession(own, message, admit, reads);
     const { established } = response;
     // A repeated question (its path stands already) or a refused epoch: an answer, and nothing to install.
     if (established?.identity === undefined) return setup.refuse(response.message);
@@ -322,26 +214,17 @@ export class Sessions {
     const entry = known ?? this.#open(own, peer, identity);
     const ingress = setup.reserve();
     this.#install(entry, established, identity, ingress, setup.egress, false);
-    const dial = this.#dials.get(pair(own, peer));
-    if (dial !== undefined) {
-      dial.calling = false;
-      dial.stop();
-    }
+    this.#calls.overtaken(own, peer);
     setup.answer(ingress, response.message);
   }
 
-  /** The oldest path that nobody confirmed gives way: whoever means it confirms within a round trip. */
+  /** Makes room for one more path of `known`, or of a new session. */
   #makeRoom(known: Entry | undefined): void {
-    const ofSession = [...(known?.paths.values() ?? [])].filter((path) => !path.confirmed);
-    const [own] = ofSession;
-    if (known !== undefined && own !== undefined && ofSession.length >= MAX_HALF_OPEN_PER_SESSION) return this.#letGo(known, own);
-    if (known !== undefined && known.session.state !== 'dialing') return;
-    const strangers = [...this.#byId.values()].filter((entry) => entry.session.state === 'dialing');
-    const halfOpen = strangers.flatMap((entry) => [...entry.paths.values()].map((path) => ({ entry, path })));
-    if (halfOpen.length < MAX_HALF_OPEN) return;
-    const oldest = halfOpen.reduce((a, b) => (a.path.createdAt <= b.path.createdAt ? a : b));
-    this.#letGo(oldest.entry, oldest.path);
-    if (oldest.entry.paths.size === 0 && oldest.entry !== known) this.#end(oldest.entry, 'nobody came back', false);
+    const excess = excessHalfOpen(this.#byId.values(), known);
+    if (excess === undefined) return;
+    const { entry, path } = excess;
+    this.#letGo(entry, path);
+    if (entry.paths.size === 0 && entry !== known && entry.session.state === 'dialing') this.#end(entry, 'nobody came back', false);
   }
 
   /** Retries, rekeys, probes and clean-up; called a few times a second. */
@@ -368,104 +251,18 @@ export class Sessions {
 
   // ── setting up ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #dial(own: PublicKey, peer: PublicKey): Promise<Session> {
-    const key = pair(own, peer);
-    const under = this.#dials.get(key);
-    if (under !== undefined) return under.promise;
-    if (this.#closed) return Promise.reject(new ThicketError('CLOSING', 'the node is stopping'));
-    let resolve = (_: Session): void => {};
-    let reject = (_: unknown): void => {};
-    const promise = new Promise<Session>((yes, no) => {
-      resolve = yes;
-      reject = no;
-    });
-    const dial: Dial = { own, peer, promise, calling: true, resolve, reject, stop: () => {} };
-    this.#dials.set(key, dial);
-    const timer = this.#o.clock.after(DIAL_TIMEOUT, () => dial.reject(failure('timeout', peer)));
-    const done = (): void => {
-      timer();
-      dial.stop();
-      dial.calling = false;
-      if (this.#dials.get(key) === dial) this.#dials.delete(key);
-    };
-    // Settled at once, not a microtask later: whether we still call decides over the far end's call.
-    dial.resolve = (session) => {
-      done();
-      resolve(session);
-    };
-    dial.reject = (error) => {
-      done();
-      reject(error);
-    };
-    this.#call(dial);
-    return promise;
-  }
-
-  #call(dial: Dial): void {
-    const { own, peer } = dial;
-    let initiation: SessionInitiation;
-    try {
-      initiation = this.#o.handshakes().initiateSession(own, peer);
-    } catch (error) {
-      return dial.reject(error);
-    }
-    let over = false;
-    const stop = this.#o.paths.open(peer, initiation.message, (result) => {
-      over = true;
-      try {
-        if (!result.ok) throw failure(result.reason, peer);
-        const established = initiation.finish(result.message);
-        if (!('behind' in established)) return this.#established(own, established, result.ingress, result.egress);
-        this.#o.listener.behind(own, established.behind);
-        this.#o.paths.close(result.ingress, result.egress);
-        this.#call(dial);
-      } catch (error) {
-        if (result.ok) this.#o.paths.close(result.ingress, result.egress);
-        dial.reject(error);
-      }
-    });
-    if (!over) dial.stop = stop;
-  }
-
   #established(own: PublicKey, established: Established, ingress: Ingress, egress: Hop): void {
     const identity = established.identity;
     if (identity === undefined) throw new ThicketError('NO_CERTIFICATE', 'the far end showed no certificate');
     this.#o.admit(identity);
+    this.#callers.learn(established.peer);
     const entry = this.#byPair.get(pair(own, established.peer)) ?? this.#open(own, established.peer, identity);
     // The far end sends over this path only after our first valid packet.
     this.#switchTo(entry, this.#install(entry, established, identity, ingress, egress, true));
   }
 
   #open(own: PublicKey, peer: PublicKey, identity: VerifiedIdentity): Entry {
-    const now = this.#o.clock.now();
-    const entry: Entry = {
-      session: {
-        id: this.#o.handles.session(),
-        own,
-        peer,
-        identity,
-        state: 'dialing',
-        rekeys: 0,
-        offered: [],
-        greeted: false,
-        since: now,
-        egress: undefined,
-        ingress: undefined,
-      },
-      paths: new Map(),
-      current: undefined,
-      greeting: undefined,
-      greeted: undefined,
-      wantedUntil: ms(0),
-      lostAt: now,
-      redialAt: ms(0),
-      redialWait: REDIAL_FIRST,
-      silence: new Silence(now),
-      probes: 0,
-      probedAt: ms(0),
-      pings: new Map(),
-      activeAt: now,
-    };
+    const entry = newEntry({ id: this.#o.handles.session(), own, peer, identity }, this.#o.clock.now());
     this.#byPair.set(pair(own, peer), entry);
     this.#byId.set(entry.session.id, entry);
     this.#o.listener.sessionOpened(entry.session);
@@ -485,12 +282,14 @@ export class Sessions {
       own: session.own,
       peer: session.peer,
       binding: established.binding,
+      chain: established.chain,
       initiator,
       interval,
       send: (bytes, wantsAnswer) => this.#send(entry, bytes, id, wantsAnswer),
       rekeyed: () => {
         session.rekeys += 1;
       },
+      renew: () => this.#renew(entry),
     });
     const path: Path = {
       id,
@@ -498,6 +297,7 @@ export class Sessions {
       egress,
       initiator,
       identity,
+      shown: handshakes().shown(session.own),
       createdAt: now,
       rekey,
       confirmed: initiator,
@@ -514,6 +314,7 @@ export class Sessions {
     if (path.confirmed) return;
     path.confirmed = true;
     path.proven = true;
+    this.#callers.learn(entry.session.peer);
     // A straggler's first packet: the data plane must not go back to it.
     if (entry.current !== undefined && entry.current.id > path.id) return this.#letGo(entry, path);
     this.#switchTo(entry, path);
@@ -532,29 +333,24 @@ export class Sessions {
     entry.redialWait = REDIAL_FIRST;
     entry.probes = 0;
     this.#greet(entry, path);
-    this.#dials.get(pair(session.own, session.peer))?.resolve(session);
+    this.#calls.up(session);
     this.#o.listener.sessionUp(session);
   }
 
   /** Says what the far end may reach here, until it has heard. */
   #greet(entry: Entry, path: Path): void {
-    const bytes = encodeHello(this.#o.offer(entry.session.own, entry.session.identity));
-    entry.greeting = { bytes, nonce: helloNonce(bytes), path, tries: 1, sentAt: this.#o.clock.now() };
-    this.#send(entry, bytes, path.id, true);
+    entry.greeting = new Greeting(this.#o.offer(entry.session.own, entry.session.identity), path.id, this.#o.clock.now());
+    this.#send(entry, entry.greeting.bytes, path.id, true);
   }
 
   #greetAgain(entry: Entry, now: Milliseconds): void {
-    const { greeting } = entry;
-    if (greeting === undefined || now - greeting.sentAt < Math.min(GREET_EVERY * greeting.tries, GREET_LONGEST)) return;
-    if (greeting.tries >= GREETINGS) {
-      entry.greeting = undefined;
-      // A way forth without a way back, or the other way round.
-      if (!greeting.path.proven && entry.current === greeting.path) this.#letGo(entry, greeting.path);
-      return;
-    }
-    greeting.tries += 1;
-    greeting.sentAt = now;
-    this.#send(entry, greeting.bytes, greeting.path.id, true);
+    const { greeting, current } = entry;
+    const due = greeting?.due(now);
+    if (greeting === undefined || due === 'wait') return;
+    if (due === 'again') return this.#send(entry, greeting.bytes, greeting.path, true);
+    entry.greeting = undefined;
+    // A way forth without a way back, or the other way round.
+    if (current?.id === greeting.path && !current.proven) this.#letGo(entry, current);
   }
 
   /** `wantsAnswer`: silence after it means that the path is dead. */
@@ -594,12 +390,19 @@ export class Sessions {
   #redial(entry: Entry): void {
     const { own, peer } = entry.session;
     entry.redialAt = ms(Number.POSITIVE_INFINITY);
-    this.#dial(own, peer).catch((error: unknown) => {
+    this.#calls.dial(own, peer).catch((error: unknown) => {
       this.#o.log.debug({ error: describe(error) }, 'a path could not be set up again yet');
       const now = this.#o.clock.now();
       entry.redialAt = ms(now + entry.redialWait);
       const longest = now - entry.lostAt < LOST_LONG ? REDIAL_LONGEST : REDIAL_RARELY;
       entry.redialWait = Math.min(entry.redialWait * 2, longest);
+    });
+  }
+
+  /** Another path, beside the one in use. */
+  #renew({ session }: Entry): void {
+    this.#calls.dial(session.own, session.peer).catch((error: unknown) => {
+      this.#o.log.debug({ error: describe(error) }, 'a path could not be renewed yet');
     });
   }
 
@@ -670,7 +473,7 @@ export class Sessions {
       }
       case controlKind.heard: {
         const nonce = readNonce(bytes);
-        if (nonce !== undefined && nonce === entry.greeting?.nonce && entry.greeting.path === path) entry.greeting = undefined;
+        if (nonce !== undefined && nonce === entry.greeting?.nonce && entry.greeting.path === path.id) entry.greeting = undefined;
         return;
       }
       default:
@@ -689,22 +492,5 @@ export class Sessions {
     this.#o.plane.sessionRemove(session.id);
     session.state = 'lost';
     this.#o.listener.sessionClosed(session, reason);
-  }
-}
-
-const pair = (own: PublicKey, peer: PublicKey): string => `${own} ${peer}`;
-
-function failure(reason: FailureReason, peer: PublicKey): ThicketError {
-  switch (reason) {
-    case 'noRoute':
-      return new ThicketError('NO_ROUTE', `nobody in the tree knows ${peer}: is its gateway up?`);
-    case 'noParent':
-      return new ThicketError('NO_PARENT', 'no parent is connected: see thicket status');
-    case 'unreachable':
-      return new ThicketError('UNREACHABLE', `a relay on the way to ${peer} has lost its parent: try again`);
-    case 'refused':
-      return new ThicketError('REFUSED', `a relay refused the path to ${peer}: try again`);
-    case 'timeout':
-      return new ThicketError('TIMEOUT', `no answer from ${peer}: it may not admit us`);
   }
 }

@@ -180,12 +180,12 @@ export class RoutingTable {
   #announcedOne(from: PublicKey, item: Announced, rights: ChildRights, now: number, nonces?: readonly Uint8Array[]): Change {
     // Until both have signed that it is our child, nothing lies below it.
     if (!this.#entries.has(from)) return refuse('notBelow');
-    if (item.type === 'edge' && !rights.relay) return refuse('noRelayRight');
     this.checks += item.type === 'parentSet' ? 1 : 2;
     try {
       switch (item.type) {
         case 'edge': {
           const edge = verifyEdge(item.bytes);
+          if (!rights.relay) return refuse('noRelayRight');
           if (edge.child === from || !this.#isBelow(from, edge.parent)) return refuse('notBelow');
           return this.#overCap(from, edge.child, rights) ? refuse('tooMany') : this.#addEdge(edge, item.bytes, from, false, now);
         }
