@@ -1,4 +1,8 @@
 /** A token bucket: so much per second, so much at once. Times are milliseconds of any monotonic clock. */
+
+/** What adding and taking fractions may cost the last token. */
+const ROUNDING = 1e-6;
+
 export class Bucket {
   readonly #perSecond: number;
   readonly #burst: number;
@@ -15,7 +19,7 @@ export class Bucket {
 
   /** Whether `cost` was there; then it is gone. `weight` multiplies both numbers. */
   take(now: number, cost = 1, weight = 1): boolean {
-    if (this.left(now, weight) < cost) return false;
+    if (this.left(now, weight) < cost - ROUNDING) return false;
     this.spend(cost, weight);
     return true;
   }
