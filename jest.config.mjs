@@ -9,6 +9,8 @@ const shared = {
 };
 
 export default {
+  // Programs that start, and a machine that is busy: a test that hangs is told all the same.
+  testTimeout: 60_000,
   projects: [
     { ...shared, displayName: 'unit', testMatch: ['<rootDir>/test/unit/**/*.test.ts'] },
     { ...shared, displayName: 'integration', testMatch: ['<rootDir>/test/integration/**/*.test.ts'] },

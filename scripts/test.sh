@@ -20,5 +20,5 @@ ctest --test-dir build/kernel-tests --no-tests=error --output-junit "$results/ct
 say "jest, unit"
 NODE_OPTIONS=--experimental-vm-modules npx jest --selectProjects unit --json --outputFile="$results/unit.json" >&2 || true
 say "jest, integration"
-NODE_OPTIONS=--experimental-vm-modules npx jest --selectProjects integration --passWithNoTests --runInBand --json --outputFile="$results/integration.json" >&2 || true
+NODE_OPTIONS=--experimental-vm-modules npx jest --selectProjects integration --maxWorkers=2 --json --outputFile="$results/integration.json" >&2 || true
 node scripts/sum-results.mjs "$results"
