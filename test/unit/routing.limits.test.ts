@@ -312,6 +312,8 @@ describe('look-ups', () => {
 /** A relay between a caller on link 1 and a gateway on link 2, with a parent on link 3. */
 class Relay {
   readonly gateway = KeyPair.generate().publicKey;
+  readonly own = KeyPair.generate().publicKey;
+  incoming = 0;
   readonly sent: { readonly to: LinkId; readonly frame: Frame | undefined }[] = [];
   readonly reports: (Frame | undefined)[] = [];
   readonly setups: PathSetups;
@@ -321,7 +323,7 @@ class Relay {
   constructor() {
     const host: SetupHost = {
       self: KeyPair.generate().publicKey,
-      isLocal: () => false,
+      isLocal: (key) => key === this.own,
       childLink: (key) => (key === this.gateway ? link(2) : undefined),
       parentLink: () => link(3),
       hasParents: () => true,
@@ -330,7 +332,9 @@ class Relay {
       report: (_, frame) => this.reports.push(decodeFrame(frame)),
       labelForward: () => {},
       labelRemove: () => {},
-      incoming: () => {},
+      incoming: () => {
+        this.incoming += 1;
+      },
       pathLost: () => {},
       randomLabel: () => (this.#label += 1) as Label,
       randomU64: () => 0n,
@@ -340,10 +344,10 @@ class Relay {
     for (const id of [1, 2, 3]) this.setups.linkUp(link(id), KeyPair.generate().publicKey);
   }
 
-  setup(from: number, id: number, replaces?: Label): void {
+  setup(from: number, id: number, replaces?: Label, destination = this.gateway): void {
     const message = new Uint8Array(1_148);
     const label = (50_000 + id) as Label;
-    const frame = { kind: 'setup' as const, hops: 9, label, destination: this.gateway, id: BigInt(id), replaces, message };
+    const frame = { kind: 'setup' as const, hops: 9, label, destination, id: BigInt(id), replaces, message };
     this.setups.handle(link(from), 1 as Generation, frame, from === 3 ? 1_024 : 1);
   }
 
@@ -434,5 +438,15 @@ describe('set-ups', () => {
     const relay = new Relay();
     for (let id = 0; id < 2_000; id += 1) relay.setup(3, id);
     expect(relay.passed()).toBe(2_000);
+  });
+
+  test('for ourselves that a parent brings are not counted against what it brings for others', () => {
+    const relay = new Relay();
+    for (let id = 0; id < 10_000; id += 1) relay.setup(3, id);
+    relay.setup(3, 20_000, undefined, relay.own);
+    expect(relay.incoming).toBe(1);
+    // A child's are.
+    for (let id = 30_000; id < 30_200; id += 1) relay.setup(1, id, undefined, relay.own);
+    expect(relay.incoming).toBe(101);
   });
 });

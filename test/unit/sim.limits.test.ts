@@ -100,6 +100,26 @@ describe('strangers who call a gateway as often as they can', () => {
     expect(gateway.sessions.all().length).toBe(1);
   }, 120_000);
 
+  test('below another relay leave room for everybody else who comes the same way, from above', async () => {
+    const world = await plantTree(6);
+    const lamp = deviceOf(world, 'gateway2');
+    for (const name of ['f1', 'f2', 'f3', 'f4']) world.plant(name, { parents: ['root'], leaf: true });
+    for (const name of ['f1', 'f2', 'f3', 'f4']) await connected(world, name);
+    await world.converge();
+    const stop = world.clock.every(20 as never, () => {
+      for (const name of ['f1', 'f2', 'f3', 'f4']) setup(world, world.get(name), lamp, JUNK);
+    });
+    await world.clock.run(4_000);
+    for (let n = 0; n < 3; n += 1) {
+      const started = world.clock.now();
+      const session = await dialled(world, 'gateway', lamp, 4_000);
+      expect(world.clock.now() - started).toBeLessThan(300);
+      world.get('gateway').sessions.close(session.id, 'enough');
+      await world.clock.run(500);
+    }
+    stop();
+  });
+
   test('even from behind the same relay do not keep apart those who were talking', async () => {
     const world = await plantTree(3);
     const camera = deviceOf(world, 'gateway');
