@@ -8,7 +8,7 @@ import { type Dug, dig, World, type WorldNode } from '../world/index.js';
 
 const DNS4 = '198.18.0.1';
 /** Of the node with the small pool. */
-const TTL = 1_000;
+const TTL = 5_000;
 const NO_ANSWER = 'NONE';
 const NOBODY = KeyPair.generate().publicKey;
 
