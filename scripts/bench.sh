@@ -8,7 +8,7 @@ for suite in "$@"; do
   case $suite in
     micro)
       say "building the native core's example"
-      cargo build --manifest-path native/Cargo.toml --locked --release --quiet -p thicket-core --features ring --example seal
+      cargo build --manifest-path native/Cargo.toml --locked --release --quiet -p thicket-core --features simd --example seal
       ;;
     tunnel)
       need_apt build demo test

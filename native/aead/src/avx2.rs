@@ -82,29 +82,20 @@ fn work<const OPEN: bool>(key: &[u32; 8], aad: &[u8], group: &mut Group<'_>) -> 
             block_and_absorb(&start, counter, lanes, end - 64, &mut poly)
         };
         store(stream, &mut last);
-        for (lane, (stream, poly)) in lanes.iter().zip(last.iter_mut().zip(&mut poly)).take(live) {
-            // SAFETY: `Lane::at` promises so many bytes there, and nothing else refers to them now.
-            let data = unsafe { core::slice::from_raw_parts_mut(lane.at(end), rest) };
-            let mut text = [0; 64];
-            text[..rest].copy_from_slice(data);
-            for (stream, byte) in stream.iter_mut().zip(text) {
-                *stream ^= byte;
-            }
-            data.copy_from_slice(&stream[..rest]);
-            if !OPEN {
-                text[..rest].copy_from_slice(data);
-            }
-            for block in text.as_chunks::<16>().0.iter().take(rest.div_ceil(16)) {
-                poly.bytes(block);
-            }
-        }
-    } else if !OPEN && whole > 0 {
-        for (lane, poly) in lanes.iter().zip(&mut poly) {
+    }
+    for (n, (lane, tag)) in lanes.iter().zip(&mut tags).enumerate().take(live) {
+        let poly = &mut poly[n];
+        if !OPEN && rest == 0 && whole > 0 {
             // SAFETY: `Lane::at` promises 64 bytes at the last whole block.
             absorb(poly, unsafe { lane.at(end - 64).cast::<[u64; 8]>().read_unaligned() });
         }
-    }
-    for (tag, poly) in tags.iter_mut().zip(&poly) {
+        if rest > 0 {
+            // With the whole block before it, if there is one.
+            let before = end.min(64);
+            // SAFETY: `Lane::at` promises all of a packet from there on, and nothing else refers to it now.
+            let data = unsafe { core::slice::from_raw_parts_mut(lane.at(end - before), before + rest) };
+            xor_and_absorb_rest::<OPEN>(data, rest, &last[n], poly);
+        }
         *tag = poly.tag(aad.len() as u64, len as u64);
     }
     // SAFETY: these are plain numbers.
@@ -272,8 +263,8 @@ fn block_and_absorb(
             }};
         }
         // Two packets in turn: a block waits for the one before it, and the other packet's doesn't.
-        double_round!(v; absorb!(a, 0, 0, v[0]); absorb!(b, 1, 0, v[2]); absorb!(a, 0, 1, v[0]); absorb!(b, 1, 1, v[2]));
-        double_round!(v; absorb!(a, 0, 2, v[0]); absorb!(b, 1, 2, v[2]); absorb!(a, 0, 3, v[0]); absorb!(b, 1, 3, v[2]));
+        double_round!(v; absorb!(a, 0, 0, v[4]); absorb!(b, 1, 0, v[6]); absorb!(a, 0, 1, v[4]); absorb!(b, 1, 1, v[6]));
+        double_round!(v; absorb!(a, 0, 2, v[4]); absorb!(b, 1, 2, v[6]); absorb!(a, 0, 3, v[4]); absorb!(b, 1, 3, v[6]));
         *poly = [a, b];
     }
     for _ in 8..10 {
@@ -332,6 +323,53 @@ fn xor(stream: State, lanes: &[Lane; WIDTH], offset: usize) {
             let at = lane.at(offset).wrapping_add(half * 32).cast();
             // SAFETY: `Lane::at` promises 64 bytes at whole blocks.
             unsafe { _mm256_storeu_si256(at, _mm256_xor_si256(_mm256_loadu_si256(at), stream)) };
+        }
+    }
+}
+
+/// Applies key stream to the last `rest` bytes of `data`, less than 64, and absorbs what is, or was, their ciphertext. In whole words, and nothing is
+/// read back that was just written in other pieces: the processor would wait for that.
+#[inline(always)]
+fn xor_and_absorb_rest<const OPEN: bool>(data: &mut [u8], rest: usize, stream: &[u8; 64], poly: &mut Poly1305) {
+    let ragged = rest % 16;
+    // The bytes of a block that isn't whole: by the last sixteen that there are.
+    let before = match data.last_chunk() {
+        _ if ragged == 0 => 0,
+        Some(last) => u128::from_le_bytes(*last) >> (128 - 8 * ragged),
+        None => word(data),
+    };
+    let at = data.len() - rest;
+    let (blocks, place) = data[at..].as_chunks_mut::<16>();
+    let mut stream = stream.as_chunks().0.iter().map(|stream| u128::from_le_bytes(*stream));
+    for (block, stream) in blocks.iter_mut().zip(&mut stream) {
+        let before = u128::from_le_bytes(*block);
+        let after = before ^ stream;
+        *block = after.to_le_bytes();
+        poly.word(if OPEN { before } else { after });
+    }
+    if ragged > 0 {
+        let after = (before ^ stream.next().unwrap_or(0)) & ((1 << (8 * ragged)) - 1);
+        put_word(place, after);
+        poly.word(if OPEN { before } else { after });
+    }
+}
+
+/// Less than 16 bytes as a number.
+fn word(bytes: &[u8]) -> u128 {
+    bytes.iter().rev().fold(0, |word, &byte| word << 8 | u128::from(byte))
+}
+
+/// The lowest bytes of a number, less than 16 of them.
+#[inline(always)]
+fn put_word(place: &mut [u8], mut word: u128) {
+    let mut at = 0;
+    for size in [8, 4, 2, 1] {
+        if place.len() & size != 0 {
+            if let Some(here) = place.get_mut(at..at + size) {
+                here.copy_from_slice(&word.to_le_bytes()[..size]);
+            }
+            at += size;
+            word >>= 8 * size;
         }
     }
 }

@@ -39,8 +39,8 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    /// The lane's bytes from `offset` on: for `offset` a multiple of 64 below the group's length, `min(64, length - offset)` bytes there may be
-    /// read and written as long as the group and the scratch are borrowed.
+    /// The lane's bytes from `offset` on, which is a multiple of 64 below the group's length: of a packet all that follow, of a dead lane 64, may be read
+    /// and written as long as the group and the scratch are borrowed.
     #[inline(always)]
     pub(crate) fn at(self, offset: usize) -> *mut u8 {
         self.base.wrapping_add(offset & self.step)

@@ -78,14 +78,24 @@ impl Kernel {
         }
     }
 
-    /// A group costs the same whether it is full or not; from so many packets on it costs less than they would through ring.
-    pub(crate) fn worthwhile(self) -> usize {
+    /// A group costs the same whether it is full or not; from so many packets of `len` bytes on it costs less than they would through ring, which needs
+    /// relatively more for short ones.
+    pub(crate) fn worthwhile(self, len: usize) -> usize {
+        let by_length = |short, middle, long| {
+            if len <= 128 {
+                short
+            } else if len <= 512 {
+                middle
+            } else {
+                long
+            }
+        };
         match self.0 {
             Kind::Ring => usize::MAX,
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2(_) => 6,
+            Kind::Avx2(_) => by_length(4, 5, 6),
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512(_) => 8,
+            Kind::Avx512(_) => by_length(5, 6, 8),
             #[cfg(test)]
             Kind::Faulty => 1,
         }

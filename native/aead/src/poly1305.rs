@@ -57,20 +57,19 @@ impl Poly1305 {
         self.h = [h0, h1, (d2 & 3) + u64::from(carry)];
     }
 
-    /// Absorbs one block of 16 bytes.
-    #[inline(always)]
-    pub(crate) fn bytes(&mut self, block: &[u8; 16]) {
-        let word = u128::from_le_bytes(*block);
-        self.block(word as u64, (word >> 64) as u64);
-    }
-
     /// Absorbs bytes; the last block is padded with zeros.
     pub(crate) fn padded(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(16) {
             let mut block = [0; 16];
             block[..chunk.len()].copy_from_slice(chunk);
-            self.bytes(&block);
+            self.word(u128::from_le_bytes(block));
         }
+    }
+
+    /// Absorbs one block of 16 bytes, as a number.
+    #[inline(always)]
+    pub(crate) fn word(&mut self, word: u128) {
+        self.block(word as u64, (word >> 64) as u64);
     }
 
     /// `(h mod 2^130 - 5) + s mod 2^128`, after the lengths.

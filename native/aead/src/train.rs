@@ -28,7 +28,7 @@ pub(crate) fn seal(
     };
     let whole = train.len() / stride;
     let mut done = 0;
-    while whole - done >= kernel.worthwhile() {
+    while whole - done >= kernel.worthwhile(len) {
         let count = kernel.width().min(whole - done);
         let mut set = Set::default();
         for index in done..done + count {
@@ -56,7 +56,7 @@ pub(crate) fn open(kernel: Kernel, compare: Compare, key: &Key, train: &mut [u8]
         let count = packets.iter().take(kernel.width()).take_while(equal).count();
         let (group, rest) = packets.split_at_mut(count);
         packets = rest;
-        if count >= kernel.worthwhile() && len >= TAG {
+        if len >= TAG && count >= kernel.worthwhile(len - TAG) {
             let mut set = Set::default();
             for packet in group.iter() {
                 set.push(packet.range().start, packet.nonce());

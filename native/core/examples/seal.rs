@@ -1,6 +1,6 @@
 //! Measures sealing and opening through the native core for bench/micro: prints one JSON document, nanoseconds a packet.
 //!
-//! `cargo run --release --features ring --example seal -- SECONDS`
+//! `cargo run --release --features simd --example seal -- SECONDS`
 
 use std::env;
 use std::hint::black_box;
@@ -17,9 +17,17 @@ fn main() {
     let seconds = env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0.3);
     let each = Duration::from_secs_f64(seconds);
     let mut rows = Vec::new();
-    measure::<Portable>("RustCrypto", each, &mut rows);
+    measure::<Portable>("RustCrypto", &[1, TRAIN], each, &mut rows);
     #[cfg(feature = "ring")]
-    measure::<thicket_core::aead::Ring>("ring", each, &mut rows);
+    measure::<thicket_core::aead::Ring>("ring", &[1, TRAIN], each, &mut rows);
+    // Each kind of lanes that this processor has, so that one machine shows what others get.
+    #[cfg(feature = "simd")]
+    for kernel in thicket_aead::Kernel::available() {
+        use thicket_aead::{Choice, choose};
+        if choose(Choice::Exactly(kernel)).name() != "ring" {
+            measure::<thicket_core::aead::Simd>(kernel.name(), &[TRAIN], each, &mut rows);
+        }
+    }
     println!("{{\"avx512ifma\":{},\"rows\":[{}]}}", has_ifma(), rows.join(","));
 }
 
@@ -33,10 +41,10 @@ fn has_ifma() -> bool {
     false
 }
 
-fn measure<A: Aead>(name: &str, each: Duration, rows: &mut Vec<String>) {
+fn measure<A: Aead>(name: &str, trains: &[usize], each: Duration, rows: &mut Vec<String>) {
     let key = A::key(&[7; 32]);
     for size in SIZES {
-        for packets in [1, TRAIN] {
+        for &packets in trains {
             let stride = size + DATA_OVERHEAD;
             let mut train = vec![0u8; stride * packets];
             let mut counter = 0;
