@@ -1,16 +1,22 @@
 /**
- * Small parts, timed alone: sealing, opening, handshakes. Prints tables and writes bench/results/micro.json.
+ * Small parts, timed alone: sealing, opening, handshakes, certificates, look-ups, DNS answers, headers. Prints tables and writes
+ * bench/results/micro.json.
  *
- * `npm run bench`, or `node build/programs/bench/micro/main.js [SECONDS A FIGURE]`
+ * `npm run bench -- micro [--quick]`
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { repository } from '../../test/lab/index.js';
+import { circumstances, options, writeSuite } from '../shared/results.js';
+import { digits } from '../shared/statistics.js';
+import { certificateRows } from './certificates.js';
+import { dnsRows } from './dns.js';
 import { handshakeRows } from './handshakes.js';
-import { machine } from './machine.js';
-import { type SealRow, SIZES, sealRows } from './seal.js';
+import { headerRows } from './headers.js';
+import type { Micro, RateRow, SealRow } from './results.js';
+import { routeRows } from './routes.js';
+import { SIZES, sealRows } from './seal.js';
 
-function table(title: string, rows: readonly SealRow[], cell: (row: SealRow) => string): void {
+const NODES = [1_000, 10_000, 100_000, 1_000_000] as const;
+
+function sealTable(title: string, rows: readonly SealRow[], cell: (row: SealRow) => string): void {
   const names = [...new Set(rows.map((row) => row.implementation))];
   console.log(`\n${title.padEnd(34)}${SIZES.map((size) => `${size} B`.padStart(16)).join('')}`);
   for (const name of names) {
@@ -19,28 +25,38 @@ function table(title: string, rows: readonly SealRow[], cell: (row: SealRow) => 
   }
 }
 
-async function main(): Promise<void> {
-  const seconds = Number(process.argv[2] ?? 0.3);
-  const host = machine();
-  const wide = host.avx512 ? 'AVX-512 with IFMA' : host.avx2 ? 'AVX2, no AVX-512 with IFMA' : 'no AVX2';
-  console.log(`${host.cpu}, ${host.cores} cores, ${wide}; Linux ${host.kernel}, Node.js ${host.node}`);
-  const seal = await sealRows(seconds);
-  table('nanoseconds a packet, seal / open', seal, (row) => `${row.seal.toFixed(0)} / ${row.open.toFixed(0)}`);
-  table('GB/s, seal / open', seal, (row) => `${(row.size / row.seal).toFixed(2)} / ${(row.size / row.open).toFixed(2)}`);
-  const handshakes = handshakeRows(Math.max(seconds, 0.5));
-  console.log('\nhandshakes a second, both ends on one core');
-  for (const { what, nanoseconds, margin } of handshakes) {
-    console.log(`  ${what.padEnd(32)}${(1e9 / nanoseconds).toFixed(0).padStart(16)} ± ${margin.toFixed(1)} %`);
+function rateTable(title: string, rows: readonly RateRow[]): void {
+  console.log(`\n${title}`);
+  for (const { what, perSecond, margin } of rows) {
+    console.log(`  ${what.padEnd(32)}${digits(perSecond).padStart(16)}${margin > 0 ? ` ± ${margin.toFixed(1)} %` : ''}`);
   }
-  const folder = join(repository, 'bench/results');
-  mkdirSync(folder, { recursive: true });
-  const result = {
-    machine: host,
-    seal,
-    handshakes: handshakes.map(({ what, nanoseconds, margin }) => ({ what, perSecond: 1e9 / nanoseconds, margin })),
-  };
-  writeFileSync(join(folder, 'micro.json'), `${JSON.stringify(result, null, 2)}\n`);
-  console.log('\nwritten to bench/results/micro.json');
 }
 
-await main();
+const chosen = options();
+const run = circumstances(chosen);
+const { machine } = run;
+const wide = machine.avx512 ? 'AVX-512 with IFMA' : machine.avx2 ? 'AVX2, no AVX-512 with IFMA' : 'no AVX2';
+console.log(
+  `${machine.cpu}, ${machine.cores} cores, ${wide}; Linux ${machine.kernel}, Node.js ${run.versions.node}; load ${run.loadBefore}`,
+);
+const seconds = chosen.quick ? 0.1 : 0.3;
+const longer = chosen.quick ? 0.5 : 2;
+
+const seal = await sealRows(seconds);
+sealTable('nanoseconds a packet, seal / open', seal, (row) => `${row.seal.toFixed(0)} / ${row.open.toFixed(0)}`);
+sealTable('GB/s, seal / open', seal, (row) => `${(row.size / row.seal).toFixed(2)} / ${(row.size / row.open).toFixed(2)}`);
+const handshakes = handshakeRows(longer).map(({ what, nanoseconds, margin }) => ({ what, perSecond: 1e9 / nanoseconds, margin }));
+rateTable('handshakes a second, both ends on one core', handshakes);
+const certificates = certificateRows(longer);
+rateTable('checks of certificates a second', certificates);
+const routes = routeRows(chosen.quick ? NODES.slice(0, 3) : NODES, longer);
+rateTable(
+  'look-ups in the routing table a second',
+  routes.map((row) => ({ ...row, what: `${row.nodes.toLocaleString('en-US')} nodes` })),
+);
+const dns = await dnsRows(longer);
+rateTable('DNS answers a second', dns);
+const headers = await headerRows(seconds);
+rateTable('headers a second', headers);
+const figures: Micro = { seal, handshakes, certificates, routes, dns, headers };
+writeSuite('micro', run, figures);

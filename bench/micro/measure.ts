@@ -15,3 +15,9 @@ export function measure(run: () => void, seconds: number): Measured {
   if (bench.error !== undefined) throw bench.error;
   return { nanoseconds: bench.stats.mean * 1e9, margin: bench.stats.rme };
 }
+
+/** The same as calls per second. */
+export function rate(run: () => void, seconds: number): { readonly perSecond: number; readonly margin: number } {
+  const { nanoseconds, margin } = measure(run, seconds);
+  return { perSecond: 1e9 / nanoseconds, margin };
+}

@@ -5,22 +5,13 @@ import { wasm } from '../../test/impolite/wasm.js';
 import { repository, run } from '../../test/lab/index.js';
 import { sodium } from '../../ts/trust/index.js';
 import { measure } from './measure.js';
+import type { SealRow } from './results.js';
 
 export const SIZES = [64, 256, 1_400, 16_384] as const;
 /** As in native/core/examples/seal.rs. */
 const TRAIN = 48;
 /** Clear header and tag of a data packet. */
 const OVERHEAD = 36;
-
-export interface SealRow {
-  readonly implementation: string;
-  readonly size: number;
-  /** Packets in one call. */
-  readonly packets: number;
-  /** Nanoseconds a packet. */
-  readonly seal: number;
-  readonly open: number;
-}
 
 /** Seals and opens packets of one size; each call does so many of them. */
 interface Candidate {

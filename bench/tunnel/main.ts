@@ -1,140 +1,104 @@
 /**
- * Throughput through a relay: viewer – root – gateway by Thicket, beside wireguard-go between the same three namespaces. The two take turns, so that
- * whatever else the machine does hits both. Prints a table and writes bench/results/tunnel.json.
+ * Whole tunnels between network namespaces: Thicket beside wireguard-go and nebula, and beside no tunnel at all. All take turns within each round, so that
+ * whatever else the machine does hits all. Writes bench/results/tunnel.json.
  *
- * `npm run bench -- tunnel`, or `node build/programs/bench/tunnel/main.js [SECONDS A RUN [ROUNDS]]`
+ * `npm run bench -- tunnel [--quick]`
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { type Host, Lab, LabError, repository } from '../../test/lab/index.js';
-import { World } from '../../test/world/index.js';
-import { machine } from '../micro/machine.js';
-import { type Direction, serve, throughput } from './iperf.js';
-import { startWireGuard } from './wireguard.js';
-
-const DIRECTIONS: readonly Direction[] = ['up', 'down'];
-const PORT = 5201;
-/** The gateway's own LAN address: what is measured ends at the gateway, as it does for the peer. */
-const SERVER = '192.168.1.1';
-
-interface Tunnel {
-  readonly name: string;
-  readonly address: string;
-  /** Bytes that went through the relay so far. */
-  relayedBytes(): Promise<number>;
-}
-
-interface Row {
-  readonly direction: Direction;
-  /** Bits per second, round by round. */
-  readonly thicket: number[];
-  readonly wireguard: number[];
-}
+import { type HostName, Lab, waitFor } from '../../test/lab/index.js';
+import type { World } from '../../test/world/index.js';
+import { circumstances, options, writeSuite } from '../shared/results.js';
+import { digits } from '../shared/statistics.js';
+import { measured } from './measure.js';
+import { startNebula } from './peers/nebula.js';
+import { startWireGuard } from './peers/wireguard.js';
+import { type Plan, plan, type Step } from './plan.js';
+import { bareNodeMiB } from './processes.js';
+import type { Run } from './results.js';
+import type { Contender } from './route.js';
+import { createWorld, PORT, TARGET_PORT, TARGETS, thicket } from './thicket.js';
 
 async function main(): Promise<void> {
-  const seconds = Number(process.argv[2] ?? 5);
-  const rounds = Number(process.argv[3] ?? 3);
-  const service = (port: string) => ({ port, target: `${SERVER}:${PORT}`, allow: ['group:family'], force: true });
-  const world = await World.create({
-    nodes: ['root', 'gw', 'viewer'],
-    devices: false,
-    siteDns: false,
-    configure: (name, config) =>
-      name === 'gw' ? { ...config, endpoints: [{ name: 'files', services: [service(`tcp/${PORT}`)] }] } : config,
-  });
+  const chosen = options();
+  const run = circumstances(chosen);
+  const world = await createWorld();
+  const contenders: Contender[] = [];
   try {
-    await measure(world, seconds, rounds);
+    const host = (name: 'viewer' | 'mid' | 'gw') => world.lab.host(name);
+    for (const [name, address] of Object.entries(TARGETS)) await serve(world, name as keyof typeof TARGETS, TARGET_PORT, address);
+    for (const name of ['mid', 'gw'] as const) await serve(world, name, PORT);
+    // As nothing of Thicket's goes that way, this tells only nebula to use its relay.
+    await world.lab.drop('iifname "viewer" oifname "gw"');
+    await world.lab.drop('iifname "gw" oifname "viewer"');
+    contenders.push(await thicket(world));
+    contenders.push(await startWireGuard(host('viewer'), host('mid'), host('gw')));
+    contenders.push(await startNebula(host('viewer'), host('mid'), host('gw')));
+    contenders.push(none(world));
+    const steps = plan(chosen.quick);
+    const runs = await compare(contenders, steps);
+    writeSuite('tunnel', run, {
+      tunnels: Object.fromEntries(contenders.map(({ name, version }) => [name, version])),
+      seconds: steps.seconds,
+      rounds: steps.rounds,
+      offload: (await world.node('viewer').status()).interface?.offload ?? 'none',
+      bareNodeMiB: await bareNodeMiB(world.lab.host('inet')),
+      runs,
+    });
   } finally {
+    for (const contender of contenders) await contender.stop();
     await world.destroy();
   }
 }
 
-async function measure(world: World, seconds: number, rounds: number): Promise<void> {
-  const [viewer, root, gw] = (['viewer', 'root', 'gw'] as const).map((name) => world.node(name));
-  if (viewer === undefined || root === undefined || gw === undefined) return;
-  await serve(gw.host);
-  const peer = await startWireGuard(viewer.host, root.host, gw.host);
-  const thicket: Tunnel = {
-    name: 'thicket',
-    address: await viewer.lookup('files.home.thicket', 4),
-    relayedBytes: async () => (await root.status()).relay.bytes,
+/** The same hosts without any tunnel: what the machine can do. */
+function none(world: World): Contender {
+  const [client, server] = [world.lab.host('viewer'), world.lab.host('mid')];
+  return {
+    name: 'no tunnel',
+    version: '',
+    routes: { direct: { client, address: server.address, relays: [], processes: [] } },
+    stop: async () => undefined,
   };
-  try {
-    const rows = await compare(
-      viewer.host,
-      thicket,
-      { name: 'wireguard-go', address: peer.server, relayedBytes: peer.relayedBytes },
-      seconds,
-      rounds,
-    );
-    report(rows, peer.version, seconds, (await viewer.status()).interface?.offload ?? 'none');
-  } finally {
-    await peer.stop();
-  }
 }
 
-async function compare(client: Host, thicket: Tunnel, wireguard: Tunnel, seconds: number, rounds: number): Promise<Row[]> {
-  const rows: Row[] = DIRECTIONS.map((direction) => ({ direction, thicket: [], wireguard: [] }));
-  const run = async (tunnel: Tunnel, direction: Direction, duration: number): Promise<number> => {
-    const before = await tunnel.relayedBytes();
-    const rate = await throughput(client, tunnel.address, direction, duration);
-    const relayed = (await tunnel.relayedBytes()) - before;
-    if (relayed < (rate * duration) / 8)
-      throw new LabError(`${tunnel.name}: only ${relayed} bytes crossed the relay: that was another path`);
-    return rate;
-  };
-  for (const tunnel of [thicket, wireguard]) await run(tunnel, 'up', 1);
+async function serve(world: World, name: HostName, port: number, address?: string): Promise<void> {
+  const bound = address === undefined ? [] : ['-B', address];
+  const server = await world.lab.host(name).spawn(['iperf3', '-s', '-p', String(port), '--forceflush', ...bound]);
+  await server.waitForLine(/Server listening/);
+}
+
+async function compare(contenders: readonly Contender[], { seconds, rounds, steps }: Plan): Promise<Run[]> {
+  const runs: Run[] = [];
+  // Sessions come up and buffers grow before anything counts.
+  for (const { name, routes } of contenders) {
+    for (const route of Object.values(routes)) {
+      await waitFor(() => measured('tcp1 up', route, 1), { what: `${name} to ${route.address}`, timeoutMs: 30_000 });
+    }
+  }
   for (let round = 0; round < rounds; round += 1) {
-    for (const row of rows) {
-      // Who goes first changes, too.
-      const order = round % 2 === 0 ? [thicket, wireguard] : [wireguard, thicket];
-      for (const tunnel of order) {
-        const rate = await run(tunnel, row.direction, seconds);
-        (tunnel === thicket ? row.thicket : row.wireguard).push(rate);
-        console.error(`▸ round ${round + 1}, ${row.direction}, ${tunnel.name}: ${gbit(rate)} Gbit/s`);
+    for (const step of steps) {
+      for (const contender of inTurn(contenders, round)) {
+        const found = await one(contender, step, seconds, round);
+        if (found !== undefined) runs.push(found);
       }
     }
   }
-  return rows;
+  return runs;
 }
 
-function report(rows: readonly Row[], version: string, seconds: number, offload: string): void {
-  const host = machine();
-  console.log(`${host.cpu}, ${host.cores} cores; Linux ${host.kernel}, Node.js ${host.node}; TUN offload ${offload}`);
-  console.log(`viewer – relay – gateway, one TCP stream, runs of ${seconds} s by turns; wireguard-go ${version}\n`);
-  console.log('direction   Thicket, Gbit/s        wireguard-go, Gbit/s   Thicket : wireguard-go');
-  const results = rows.map(({ direction, thicket, wireguard }) => {
-    const ratios = thicket.map((rate, index) => rate / (wireguard[index] ?? Number.NaN));
-    const cells = [spread(thicket, gbit), spread(wireguard, gbit), spread(ratios, (ratio) => ratio.toFixed(2))];
-    console.log(
-      `${direction.padEnd(12)}${cells
-        .map((cell) => cell.padEnd(23))
-        .join('')
-        .trimEnd()}`,
-    );
-    return { direction, thicket, wireguard, ratios, medianRatio: median(ratios) };
-  });
-  const folder = join(repository, 'bench/results');
-  mkdirSync(folder, { recursive: true });
-  writeFileSync(
-    join(folder, 'tunnel.json'),
-    `${JSON.stringify({ machine: host, wireguard: version, seconds, offload, results }, null, 2)}\n`,
-  );
-  console.log('\nmedian (least – most); written to bench/results/tunnel.json');
+/** Who goes first changes from round to round. */
+function inTurn<T>(all: readonly T[], round: number): T[] {
+  return [...all.slice(round % all.length), ...all.slice(0, round % all.length)];
 }
 
-const gbit = (bits: number): string => (bits / 1e9).toFixed(2);
-
-function spread(values: readonly number[], text: (value: number) => string): string {
-  return `${text(median(values))} (${text(Math.min(...values))} – ${text(Math.max(...values))})`;
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  return sorted.length % 2 === 1
-    ? (sorted[middle] ?? Number.NaN)
-    : ((sorted[middle - 1] ?? Number.NaN) + (sorted[middle] ?? Number.NaN)) / 2;
+async function one({ name, routes }: Contender, step: Step, seconds: number, round: number): Promise<Run | undefined> {
+  const { test, topology, alone } = step;
+  const route = routes[topology];
+  if (route === undefined || (alone && name !== 'thicket')) return undefined;
+  const run = { round, topology, tunnel: name, test, ...(await measured(test, route, seconds)) };
+  const cpu = run.cpuPerGB === undefined ? '' : `, ${digits(run.cpuPerGB)} CPU s/GB`;
+  const lost = run.lostPercent === undefined || run.lostPercent === 0 ? '' : `, ${run.lostPercent.toFixed(1)} % lost`;
+  console.error(`▸ round ${round + 1}, ${topology}, ${test}, ${name}: ${digits(run.value)} ${run.unit}${cpu}${lost}`);
+  return run;
 }
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
@@ -144,6 +108,6 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 try {
   await main();
 } catch (error) {
-  console.error(`bench/tunnel: ${error instanceof Error ? error.message : String(error)}`);
+  for (let at: unknown = error; at instanceof Error; at = at.cause) console.error(`bench/tunnel: ${at.message}`);
   process.exitCode = 1;
 }

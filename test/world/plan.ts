@@ -13,7 +13,8 @@ export type NetworkName = 'home' | 'strange';
 
 export interface NodePlan {
   readonly network: NetworkName;
-  readonly parent: 'root' | 'mid' | undefined;
+  /** A relay; one that starts before it. */
+  readonly parent: InternetHost | undefined;
   /** Relays listen; leaves don't. */
   readonly listens: boolean;
   readonly rights: readonly ('gateway' | 'relay')[];

@@ -1,27 +1,17 @@
 /** The peer: wireguard-go between the same three hosts, with the one in the middle as a relay (which opens and seals every packet anew). */
-import { execFileSync } from 'node:child_process';
 import { generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
-import { type Host, LabError, type Process, repository, waitFor } from '../../test/lab/index.js';
+import { type Host, LabError, type Process, waitFor } from '../../../test/lab/index.js';
+import type { Contender } from '../route.js';
+import { goProgram } from './program.js';
 
-const MODULE = 'golang.zx2c4.com/wireguard';
 /** What wireguard-go and wg-quick choose for an uplink of 1500. */
 const MTU = 1420;
 const PORT = 51_820;
 const SOCKETS = '/var/run/wireguard';
-
-export interface WireGuard {
-  readonly version: string;
-  /** Where the server's host is inside the tunnel. */
-  readonly server: string;
-  /** Bytes that the relay took in so far. */
-  relayedBytes(): Promise<number>;
-  /** Ends its programs; killed, they would leave their sockets in /var/run. */
-  stop(): Promise<void>;
-}
 
 interface Peer {
   readonly host: Host;
@@ -31,28 +21,8 @@ interface Peer {
   readonly publicKey: string;
 }
 
-/** The program, built from its newest release: Debian's is of 2022, and the batching that makes it quick came later. */
-function program(): { readonly path: string; readonly version: string } {
-  const folder = join(repository, 'build', 'peers');
-  const path = join(folder, 'wireguard');
-  if (!existsSync(path)) {
-    console.error('▸ installing wireguard-go by go install');
-    mkdirSync(folder, { recursive: true });
-    try {
-      execFileSync('go', ['install', `${MODULE}@latest`], {
-        env: { ...process.env, GOBIN: folder },
-        stdio: ['ignore', 'inherit', 'inherit'],
-      });
-    } catch (cause) {
-      throw new LabError('wireguard-go, which Thicket is measured beside, does not build: install Go 1.23 or later', { cause });
-    }
-  }
-  const lines = execFileSync('go', ['version', '-m', path], { encoding: 'utf8' });
-  return { path, version: /^\s+mod\s+\S+\s+(\S+)/m.exec(lines)?.[1] ?? 'unknown' };
-}
-
-export async function startWireGuard(client: Host, relay: Host, server: Host): Promise<WireGuard> {
-  const { path, version } = program();
+export async function startWireGuard(client: Host, relay: Host, server: Host): Promise<Contender> {
+  const { path, version } = goProgram('wireguard', 'golang.zx2c4.com/wireguard', 'latest');
   const id = process.pid.toString(36);
   const [a, r, b] = [client, relay, server].map((host, index) => newPeer(host, `10.99.0.${index + 1}`, `wg${index}${id}`));
   if (a === undefined || r === undefined || b === undefined) throw new LabError('three hosts are wanted');
@@ -69,10 +39,19 @@ export async function startWireGuard(client: Host, relay: Host, server: Host): P
   for (const end of [a, b])
     await waitFor(() => end.host.exec(['ping', '-c', '1', '-W', '1', r.address]), { what: 'WireGuard to its relay' });
   await client.exec(['ping', '-c', '1', '-W', '2', b.address]);
-  const stop = async (): Promise<void> => {
-    for (const process of running) await process.kill('SIGTERM');
+  const pids = running.map(({ pid }) => pid);
+  return {
+    name: 'wireguard-go',
+    version,
+    routes: {
+      direct: { client, address: r.address, relays: [], processes: pids.slice(0, 2) },
+      relay: { client, address: b.address, relays: [relay], processes: pids },
+    },
+    // Killed, they would leave their sockets in /var/run.
+    async stop() {
+      for (const process of running) await process.kill('SIGTERM');
+    },
   };
-  return { version, server: b.address, relayedBytes: () => received(r), stop };
 }
 
 function newPeer(host: Host, address: string, iface: string): Peer {
@@ -104,11 +83,6 @@ async function configure(own: Peer, peers: readonly Reach[]): Promise<void> {
   }
   const answer = await ask(own.iface, ['set=1', ...lines]);
   if (!/^errno=0$/m.test(answer)) throw new LabError(`wireguard-go refuses its configuration: ${answer}`);
-}
-
-async function received(own: Peer): Promise<number> {
-  const answer = await ask(own.iface, ['get=1']);
-  return [...answer.matchAll(/^rx_bytes=(\d+)$/gm)].reduce((sum, [, bytes]) => sum + Number(bytes), 0);
 }
 
 /** WireGuard's cross-platform control protocol: lines in, an empty line, lines out. */
