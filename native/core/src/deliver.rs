@@ -2,22 +2,16 @@
 
 use crate::aead::{Aead, Sealed};
 use crate::api::*;
-use crate::buffers::{RxBatch, TunBatch};
+use crate::buffers::RxBatch;
 use crate::core::Core;
-use crate::flows::{FlowIndex, LocalKey, Watch, WireKey, side, tcp_flags};
+use crate::flows::{Watch, side};
 use crate::merge::{Merge, Segment};
 use crate::receive::{Run, Valid, check_hop};
-use crate::rtsp::{Head, Seen, Verdict};
 use crate::stats::DropReason;
-use crate::tables::{KEY_LIFE, Path, within_rate};
-use crate::time::{Duration, Instant};
+use crate::tables::{KEY_LIFE, Path};
+use crate::time::Instant;
 use crate::wire::*;
-use core::net::IpAddr;
 use core::ops::Range;
-
-/// For so long after a session began, TCP connections that outlived our restart may show themselves: so many segments a second.
-const RESUME_FOR: Duration = Duration::from_secs(60);
-const RESUMES: u32 = 64;
 
 impl<A: Aead> Core<A> {
     /// Opens a run of one path's packets in place and hands on what they hold.
@@ -211,7 +205,7 @@ impl<A: Aead> Core<A> {
                 Some(index) => index,
                 None => {
                     merge.finish(buffer, self.config.tun, &mut rx.tun);
-                    return self.resume(now, &segment, buffer, bytes, rx);
+                    return self.resume(&segment, buffer, bytes, rx);
                 }
             },
         };
@@ -237,208 +231,6 @@ impl<A: Aead> Core<A> {
         }
         merge.push(&segment, index, local, buffer, self.config.tun, &mut rx.tun);
         Ok(())
-    }
-
-    /// A segment of a connection that the RTSP helper reads; whether it goes on as it is.
-    #[allow(clippy::too_many_arguments)]
-    fn watched_in(
-        &mut self,
-        now: Instant,
-        id: u32,
-        index: FlowIndex,
-        local: LocalKey,
-        segment: &Segment,
-        bytes: &[u8],
-        buffer: &[u8],
-        merge: &mut Merge,
-        rx: &mut RxBatch,
-    ) -> Result<bool, DropReason> {
-        let header = buffer.get(segment.header.clone()).ok_or(DropReason::BadInner)?;
-        let seen = Seen::new(header, bytes.get(header.len()..).unwrap_or(&[])).ok_or(DropReason::BadInner)?;
-        // Who opened the connection asks.
-        let asks = self.flows.get(index).is_some_and(|flow| flow.inbound);
-        let verdict = self.rtsp_segment(now, id, asks, seen);
-        if verdict == Verdict::Pass {
-            return Ok(true);
-        }
-        // Whatever is under construction goes first: nothing overtakes.
-        merge.finish(buffer, self.config.tun, &mut rx.tun);
-        match verdict {
-            Verdict::Pass => Ok(true),
-            Verdict::Drop => Err(DropReason::Rtsp),
-            Verdict::Cut => {
-                self.rtsp_cut(now, id, index, &mut rx.tx, &mut rx.tun);
-                Err(DropReason::Rtsp)
-            }
-            Verdict::Instead { seq, flags } => {
-                let mut head = Head {
-                    header: [0; 58],
-                    len: header.len().min(58),
-                    traffic_class: segment.traffic_class,
-                    hop_limit: segment.hop_limit,
-                };
-                head.header[..head.len].copy_from_slice(&header[..head.len]);
-                let out = core::mem::take(&mut self.rtsp.out);
-                self.write_tcp(&head, local, seq, flags, &out, &mut rx.tun);
-                self.rtsp.out = out;
-                self.rtsp_head(id, head);
-                Ok(false)
-            }
-        }
-    }
-
-    /// Bytes of a TCP connection for the host, behind the headers of a segment that came.
-    pub(crate) fn write_tcp(
-        &mut self,
-        head: &Head,
-        local: LocalKey,
-        seq: u32,
-        flags: u8,
-        bytes: &[u8],
-        tun: &mut TunBatch,
-    ) {
-        let header = head.header.get(..head.len).unwrap_or(&[]);
-        let mut whole = core::mem::take(&mut self.scratch);
-        let (mut merge, first) = (Merge::default(), tun.writes.len());
-        whole.clear();
-        let cut = INNER_MAX - INNER_HEADER - 58;
-        let pieces = bytes.len().div_ceil(cut).max(1);
-        for index in 0..pieces {
-            let piece = bytes
-                .get(index * cut..bytes.len().min((index + 1) * cut))
-                .unwrap_or(&[]);
-            let at = whole.len();
-            whole.extend_from_slice(header);
-            whole.extend_from_slice(piece);
-            let seq = seq.wrapping_add((index * cut) as u32);
-            let last = index + 1 == pieces;
-            let bits = if last {
-                flags
-            } else {
-                flags & !(tcp_flags::FIN | tcp_flags::PSH)
-            };
-            if let Some(header) = whole.get_mut(at..at + 18) {
-                header[4..8].copy_from_slice(&seq.to_be_bytes());
-                header[13] = bits;
-            }
-        }
-        let mut at = 0;
-        for _ in 0..pieces {
-            let end = whole.len().min(at + header.len() + cut);
-            let segment = Segment {
-                kind: Kind::Tcp,
-                session: SessionId(0),
-                traffic_class: head.traffic_class,
-                hop_limit: head.hop_limit,
-                header: at..at + header.len(),
-                payload: at + header.len()..end,
-            };
-            merge.push(&segment, FlowIndex::NONE, local, &whole, self.config.tun, tun);
-            at = end;
-        }
-        merge.finish(&whole, self.config.tun, tun);
-        tun.copy_pieces(first, &whole);
-        self.scratch = whole;
-    }
-
-    /// The flow of a packet from the wire, made if policy lists the service; else refused, and said so. `None`: a TCP segment of no flow
-    /// that may belong to a connection which outlived our restart.
-    fn wire_flow(
-        &mut self,
-        now: Instant,
-        segment: &Segment,
-        body: &[u8],
-        rx: &mut RxBatch,
-    ) -> Result<Option<FlowIndex>, DropReason> {
-        let id = segment.session;
-        let protocol = if segment.kind == Kind::Tcp {
-            protocol::TCP
-        } else {
-            protocol::UDP
-        };
-        let (source, destination) = ports(body);
-        let key = WireKey {
-            session: id,
-            protocol,
-            wire_port: destination,
-            remote_port: source,
-        };
-        if let Some(index) = self.flows.by_wire(&key) {
-            return Ok(Some(index));
-        }
-        let session = self.sessions.get_mut(&id.0).ok_or(DropReason::NoSession)?;
-        let listed = session
-            .policy
-            .inbound
-            .iter()
-            .find(|s| s.protocol == protocol && s.port == destination)
-            .copied();
-        let Some(service) = listed else {
-            if !session.policy.outbound {
-                self.refuse(now, id, protocol, source, destination, rx);
-                return Err(DropReason::PortNotAllowed);
-            }
-            const SHAPE: u8 = tcp_flags::SYN | tcp_flags::RST | tcp_flags::ACK;
-            let going_on = protocol == protocol::TCP && body.get(13).is_some_and(|f| f & SHAPE == tcp_flags::ACK);
-            let young = now.since(session.opened) < RESUME_FOR;
-            if going_on && young && destination >= 1_024 && within_rate(&mut session.resumed, now, RESUMES) {
-                return Ok(None);
-            }
-            return Err(DropReason::NotAFlow);
-        };
-        let (own, peer) = self.first_pair(id, service.v6).ok_or(DropReason::NoSession)?;
-        let local = LocalKey {
-            own,
-            peer,
-            protocol,
-            local_port: destination,
-            remote_port: source,
-        };
-        let account = self.account_place(service.account);
-        let index = self
-            .flows
-            .add(now, local, id, true, account)
-            .ok_or(DropReason::TooManyFlows)?;
-        if !self.watch_service(now, index, &service) {
-            self.flows.remove_wire(&key);
-            return Err(DropReason::TooManyFlows);
-        }
-        Ok(Some(index))
-    }
-
-    /// Shows a segment to the host by each of the session's pairs of addresses. A host that has the connection answers, and its answer makes
-    /// the flow; one that hasn't resets it, and a reset of no flow goes nowhere.
-    fn resume(
-        &mut self,
-        _: Instant,
-        segment: &Segment,
-        buffer: &[u8],
-        body: &[u8],
-        rx: &mut RxBatch,
-    ) -> Result<(), DropReason> {
-        let session = self.sessions.get(&segment.session.0).ok_or(DropReason::NoSession)?;
-        if session.pairs.iter().all(|pair| pair.v4.is_none() && pair.v6.is_none()) {
-            return Err(DropReason::NotAFlow);
-        }
-        let (source, destination) = ports(body);
-        for (own, peer) in session.pairs.iter().flat_map(|pair| [pair.v4, pair.v6]).flatten() {
-            let local = LocalKey {
-                own,
-                peer,
-                protocol: protocol::TCP,
-                local_port: destination,
-                remote_port: source,
-            };
-            let mut merge = Merge::default();
-            merge.push(segment, FlowIndex::NONE, local, buffer, self.config.tun, &mut rx.tun);
-            merge.finish(buffer, self.config.tun, &mut rx.tun);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn first_pair(&self, id: SessionId, v6: bool) -> Option<(IpAddr, IpAddr)> {
-        let pairs = &self.sessions.get(&id.0)?.pairs;
-        pairs.iter().find_map(|pair| if v6 { pair.v6 } else { pair.v4 })
     }
 
     fn part(

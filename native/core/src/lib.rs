@@ -15,6 +15,7 @@ mod flows;
 mod gate;
 mod hash;
 mod icmp;
+mod inbound;
 pub mod keyed;
 mod labels;
 mod links;

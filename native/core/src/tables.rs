@@ -133,6 +133,13 @@ pub struct LabelEntry {
     pub carried: bool,
 }
 
+impl LabelEntry {
+    /// Whether it is a relay's.
+    pub fn is_forward(&self) -> bool {
+        matches!(self.action, Action::Forward(_))
+    }
+}
+
 /// Keys in one of a path's four slots.
 pub struct Slot<A: Aead> {
     pub send: A::Key,

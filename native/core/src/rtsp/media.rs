@@ -1,9 +1,9 @@
 //! Media of RTSP connections: sockets on the LAN, and who may use which ports.
 
+use super::lan::Lan;
 use super::rewrite::Asks;
 use super::stream::Taken;
 use super::talk::{self, Action, Reservation};
-use super::text::Lan;
 use super::{MediaRequest, Mode, Open, Watched};
 use crate::aead::Aead;
 use crate::api::SessionId;
@@ -145,9 +145,8 @@ impl<A: Aead> Core<A> {
             return Err(DropReason::NotAFlow);
         }
         media.last = now;
-        if rtcp {
-            media.lan.blank(bytes);
-        }
+        // RTP as well: some cameras send their reports, or what they saw as text, to the same port.
+        media.lan.blank(bytes);
         let (session, account) = (media.session, media.account);
         let inner = InnerHeader {
             kind: Kind::Udp,

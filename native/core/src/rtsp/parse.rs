@@ -31,19 +31,28 @@ pub trait Reader {
     fn head_ends(&mut self) -> Step;
     /// A line of a session description.
     fn description(&mut self, line: &[u8]) -> Step;
-    /// Whether other bodies, and what RTCP says, must be looked through.
+    /// Whether other bodies, and interleaved frames, must be looked through.
     fn scans(&self) -> bool;
-    /// Looks bytes through: the same bytes rewritten, if they must be, and how many at the end can't be judged without what follows.
-    fn scan(&self, bytes: &[u8], complete: bool) -> (Option<Vec<u8>>, usize);
+    /// Looks bytes through that have no lines; `complete`: no more of them follow.
+    fn scan(&mut self, bytes: &[u8], complete: bool) -> Scanned;
+    /// The same for a stream that was met in its middle, or lost: nobody knows what begins where.
+    /// `met`: these are the first of them.
+    fn loose(&mut self, bytes: &[u8], met: bool) -> Scanned;
 }
+
+/// The same bytes rewritten, if they must be, and how many at the end can't be judged without what follows; or nothing of them may pass.
+pub type Scanned = Result<(Option<Vec<u8>>, usize), Refused>;
+
+/// See [`Scanned`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refused;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Start,
-    /// Behind the dollar sign: bytes of channel and length so far, and their values.
+    /// Behind the dollar sign: bytes of channel and length so far, and the length's first.
     Frame {
         have: u8,
-        channel: u8,
         high: u8,
     },
     Head,
@@ -52,7 +61,11 @@ enum State {
     },
     Raw {
         left: usize,
-        scan: bool,
+    },
+    /// For good: see [`Reader::loose`].
+    Loose {
+        /// Nothing of it was read yet, and there was something before.
+        met: bool,
     },
 }
 
@@ -110,6 +123,19 @@ impl Default for Parser {
 }
 
 impl Parser {
+    /// Of a stream whose messages nobody can tell apart. `met`: what came before wasn't read either.
+    pub fn loose(met: bool) -> Self {
+        Self {
+            state: State::Loose { met },
+            ..Self::default()
+        }
+    }
+
+    /// Whether it is one.
+    pub fn is_loose(&self) -> bool {
+        matches!(self.state, State::Loose { .. })
+    }
+
     /// Reads `data`, whose first byte has sequence number `base`, as far as it can be judged.
     pub fn read(&mut self, base: u32, data: &[u8], reader: &mut impl Reader) -> Reading {
         let mut reading = Reading {
@@ -143,11 +169,7 @@ impl Parser {
         match self.state {
             State::Start => match rest.first() {
                 Some(b'$') => {
-                    self.state = State::Frame {
-                        have: 0,
-                        channel: 0,
-                        high: 0,
-                    };
+                    self.state = State::Frame { have: 0, high: 0 };
                     Ok((1, None))
                 }
                 Some(b'\r' | b'\n') => Ok((1, None)),
@@ -158,24 +180,13 @@ impl Parser {
                     self.head_line(rest, reader)
                 }
             },
-            State::Frame { have, channel, high } => {
+            State::Frame { have, high } => {
                 let byte = rest.first().copied().unwrap_or(0);
                 self.state = match have {
-                    0 => State::Frame {
-                        have: 1,
-                        channel: byte,
-                        high,
-                    },
-                    1 => State::Frame {
-                        have: 2,
-                        channel,
-                        high: byte,
-                    },
-                    // RTCP has the odd channels.
-                    _ => raw(
-                        usize::from(u16::from_be_bytes([high, byte])),
-                        channel % 2 == 1 && reader.scans(),
-                    ),
+                    // Whose channel it is was the client's to say: all of them are looked through.
+                    0 => State::Frame { have: 1, high },
+                    1 => State::Frame { have: 2, high: byte },
+                    _ => raw(usize::from(u16::from_be_bytes([high, byte]))),
                 };
                 Ok((1, None))
             }
@@ -196,19 +207,20 @@ impl Parser {
                 };
                 Ok((end, edit))
             }
-            State::Raw { left, scan } => {
-                let mut part = rest.get(..left).unwrap_or(rest);
-                let mut edit = None;
-                if scan {
-                    let (bytes, open) = reader.scan(part, part.len() == left);
-                    part = part.get(..part.len() - open.min(part.len())).unwrap_or(&[]);
-                    edit = bytes.map(|mut bytes| {
-                        bytes.truncate(part.len());
-                        bytes
-                    });
-                }
-                self.state = raw(left - part.len(), scan);
-                Ok((part.len(), edit))
+            State::Raw { left } => {
+                let part = rest.get(..left).unwrap_or(rest);
+                let (used, edit) = if reader.scans() {
+                    scanned(reader.scan(part, part.len() == left), part)?
+                } else {
+                    (part.len(), None)
+                };
+                self.state = raw(left - used);
+                Ok((used, edit))
+            }
+            State::Loose { met } => {
+                let (used, edit) = scanned(reader.loose(rest, met), rest)?;
+                self.state = State::Loose { met: met && used == 0 };
+                Ok((used, edit))
             }
         }
     }
@@ -238,7 +250,7 @@ impl Parser {
             self.state = match (self.length, self.described) {
                 (0, _) => State::Start,
                 (left, true) => State::Description { left },
-                (left, false) => raw(left, reader.scans()),
+                (left, false) => raw(left),
             };
         } else if let Some((name, value)) = text::header(content).filter(|_| self.head > 0 && !is_continued(content)) {
             let value = content.get(value..).unwrap_or(&[]);
@@ -271,12 +283,19 @@ fn is_description(value: &[u8]) -> bool {
         .is_some_and(|v| v.eq_ignore_ascii_case(KIND))
 }
 
-fn raw(left: usize, scan: bool) -> State {
-    if left == 0 {
-        State::Start
-    } else {
-        State::Raw { left, scan }
-    }
+fn raw(left: usize) -> State {
+    if left == 0 { State::Start } else { State::Raw { left } }
+}
+
+/// How many of `part` were judged, and what those become.
+fn scanned(result: Scanned, part: &[u8]) -> Stepped {
+    let (edit, open) = result.map_err(|Refused| End::Fail)?;
+    let used = part.len() - open.min(part.len());
+    let edit = edit.map(|mut bytes| {
+        bytes.truncate(used);
+        bytes
+    });
+    Ok((used, edit))
 }
 
 fn judged(step: Step, len: usize) -> Result<Option<Vec<u8>>, End> {

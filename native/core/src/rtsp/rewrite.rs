@@ -1,9 +1,9 @@
 //! What each line becomes at the gateway, and what is read out of it at both ends. Every rewritten line is as long as it was.
 
-use super::parse::{First, Reader, Step, first_line, is_continued};
-use super::talk::{Action, Answer, Asked, Method, Reservation, Role, Talk};
-use super::text::{self, Choice};
-use core::ops::Range;
+use super::parse::{First, Reader, Refused, Scanned, Step, first_line, is_continued};
+use super::talk::{Action, Asked, Method, Reservation, Role, Talk};
+use super::text;
+use super::transport::{answer_transport, ask_transport, asked, datagram_ports, digits, note_transport};
 
 /// From the client to the camera.
 pub struct Asks<'a>(pub &'a mut Talk);
@@ -13,7 +13,11 @@ pub struct Answers<'a>(pub &'a mut Talk);
 
 impl Reader for Asks<'_> {
     fn first(&mut self, line: &[u8]) -> Step {
+        if self.is_double(line) {
+            return Step::Fail;
+        }
         let talk = &mut *self.0;
+        talk.tail.clear();
         match first_line(line) {
             None => return Step::Fail,
             // To a request of the camera's.
@@ -39,6 +43,9 @@ impl Reader for Asks<'_> {
     }
 
     fn header(&mut self, line: &[u8]) -> Step {
+        if self.is_double(line) {
+            return Step::Fail;
+        }
         let talk = &mut *self.0;
         let (content, end) = text::split_end(line);
         let Some(asking) = talk.asking.as_mut() else {
@@ -75,12 +82,12 @@ impl Reader for Asks<'_> {
                     .find_map(|c| datagram_ports(content, c))
                     .and_then(|client| Some((client, digits(client)?)))
                 else {
-                    return rewritten(line, ask_transport(content, value, &choices, None), end);
+                    return asked(line, ask_transport(content, value, &choices, None), end);
                 };
                 asking.client = Some(client);
                 if !talk.room {
                     asking.reservation = Reservation::Refused;
-                    return rewritten(line, ask_transport(content, value, &choices, None), end);
+                    return asked(line, ask_transport(content, value, &choices, None), end);
                 }
                 talk.last_media = talk.last_media.wrapping_add(1);
                 let media = talk.last_media;
@@ -91,9 +98,9 @@ impl Reader for Asks<'_> {
             Reservation::Wanted(_) => Step::Wait,
             Reservation::Ready(_, ours) => {
                 let ports = asking.client.map(|client| (client, ours));
-                rewritten(line, ask_transport(content, value, &choices, ports), end)
+                asked(line, ask_transport(content, value, &choices, ports), end)
             }
-            Reservation::Refused => rewritten(line, ask_transport(content, value, &choices, None), end),
+            Reservation::Refused => asked(line, ask_transport(content, value, &choices, None), end),
         }
     }
 
@@ -101,17 +108,62 @@ impl Reader for Asks<'_> {
         if self.0.asked() { Step::Keep } else { Step::Fail }
     }
 
-    fn description(&mut self, _: &[u8]) -> Step {
-        Step::Keep
+    fn description(&mut self, line: &[u8]) -> Step {
+        match self.scan(line, true) {
+            Ok(_) => Step::Keep,
+            Err(Refused) => Step::Fail,
+        }
     }
 
     fn scans(&self) -> bool {
-        false
+        self.0.is_gateway()
     }
 
-    fn scan(&self, _: &[u8], _: bool) -> (Option<Vec<u8>>, usize) {
-        (None, 0)
+    /// A camera may take what we take for a body, or for media, as a request.
+    fn scan(&mut self, bytes: &[u8], complete: bool) -> Scanned {
+        if !self.0.is_gateway() {
+            return Ok((None, 0));
+        }
+        let scanned = self.loose(bytes, false);
+        if complete {
+            self.0.tail.clear();
+        }
+        scanned
     }
+
+    /// Nothing that sets something up, or asks for what names addresses, may pass unread.
+    fn loose(&mut self, bytes: &[u8], _: bool) -> Scanned {
+        let mut joined = core::mem::take(&mut self.0.tail);
+        joined.extend_from_slice(bytes);
+        let found = has_method(&joined);
+        joined.drain(..joined.len().saturating_sub(LONGEST - 1));
+        self.0.tail = joined;
+        if found { Err(Refused) } else { Ok((None, 0)) }
+    }
+}
+
+impl Asks<'_> {
+    /// Whether a camera may see more lines in this one than we do.
+    fn is_double(&self, line: &[u8]) -> bool {
+        let (content, _) = text::split_end(line);
+        self.0.is_gateway() && content.iter().any(|b| b"\r\0".contains(b))
+    }
+}
+
+/// Methods that set something up, or whose answers name addresses. Some cameras don't care for case.
+const METHODS: [&[u8]; 5] = [b"SETUP", b"DESCRIBE", b"ANNOUNCE", b"RECORD", b"PLAY"];
+/// The longest, and the blank behind it.
+const LONGEST: usize = b"DESCRIBE ".len();
+
+/// Whether one of these names stands there, with a blank behind it.
+fn has_method(bytes: &[u8]) -> bool {
+    let blanks = bytes.iter().enumerate().filter(|(_, b)| b" \t".contains(b));
+    blanks.map(|(at, _)| bytes.get(..at).unwrap_or(&[])).any(|before| {
+        METHODS.iter().any(|method| {
+            let name = before.len().checked_sub(method.len()).and_then(|at| before.get(at..));
+            name.is_some_and(|name| name.eq_ignore_ascii_case(method))
+        })
+    })
 }
 
 impl Reader for Answers<'_> {
@@ -185,14 +237,30 @@ impl Reader for Answers<'_> {
         self.0.is_gateway()
     }
 
-    fn scan(&self, bytes: &[u8], complete: bool) -> (Option<Vec<u8>>, usize) {
+    fn scan(&mut self, bytes: &[u8], complete: bool) -> Scanned {
         let Role::Gateway(lan) = &self.0.role else {
-            return (None, 0);
+            return Ok((None, 0));
         };
-        let mut new = bytes.to_vec();
-        let found = lan.blank(&mut new);
-        let open = if complete { 0 } else { lan.beginning(&new) };
-        (found.then_some(new), open)
+        let new = lan.blanked(bytes);
+        let open = if complete {
+            0
+        } else {
+            lan.beginning(new.as_deref().unwrap_or(bytes))
+        };
+        Ok((new, open))
+    }
+
+    fn loose(&mut self, bytes: &[u8], met: bool) -> Scanned {
+        let (edit, open) = self.scan(bytes, false)?;
+        let Role::Gateway(lan) = &self.0.role else {
+            return Ok((edit, open));
+        };
+        if !met {
+            return Ok((edit, open));
+        }
+        let mut new = edit.clone().unwrap_or_else(|| bytes.to_vec());
+        let rest = lan.blank_rest(&mut new);
+        Ok((if rest { Some(new) } else { edit }, open))
     }
 }
 
@@ -321,171 +389,4 @@ fn no_address(content: &[u8]) -> Option<Vec<u8>> {
         None => vec![b'0'; len],
     };
     Some(text::splice(content, &[(at..at + len, new)]))
-}
-
-/// Whether a choice goes by datagrams to the client itself, and to which of its ports.
-fn datagram_ports(content: &[u8], choice: &Choice) -> Option<(u16, u16)> {
-    let has = |word: &[u8]| choice.parameters.iter().any(|p| text::is_word(content, p, word));
-    let records = choice
-        .parameters
-        .iter()
-        .filter_map(|p| text::parameter(content, p, b"mode"))
-        .any(|mode| mode.windows(6).any(|w| w.eq_ignore_ascii_case(b"record")));
-    if is_interleaved(content, choice) || has(b"multicast") || records {
-        return None;
-    }
-    choice
-        .parameters
-        .iter()
-        .find_map(|p| text::parameter(content, p, b"client_port"))
-        .and_then(text::port_pair)
-        .filter(|(rtp, rtcp)| *rtp >= 1_024 && *rtcp >= 1_024 && rtp != rtcp)
-}
-
-fn is_interleaved(content: &[u8], choice: &Choice) -> bool {
-    let protocol = choice.parameters.first().and_then(|p| content.get(p.clone()));
-    let tcp = protocol.is_some_and(|p| p.len() >= 4 && p[p.len() - 4..].eq_ignore_ascii_case(b"/TCP"));
-    tcp || choice
-        .parameters
-        .iter()
-        .any(|p| text::is_word(content, p, b"interleaved"))
-}
-
-/// Digits of ports that can stand where these stand.
-fn digits((rtp, rtcp): (u16, u16)) -> Option<u8> {
-    match (rtp, rtcp) {
-        (1_024..=9_999, 1_024..=9_999) => Some(4),
-        // One digit more than the client's: a blank behind the colon makes room.
-        (9_999, 10_000..) | (10_000.., 10_000..) => Some(5),
-        _ => None,
-    }
-}
-
-/// Parameters that name addresses; a run of semicolons takes their place.
-const ADDRESSES: [&[u8]; 4] = [b"source", b"destination", b"src_addr", b"dest_addr"];
-
-fn without_addresses(content: &[u8], choice: &Choice) -> Vec<(Range<usize>, Vec<u8>)> {
-    choice
-        .parameters
-        .iter()
-        .filter(|p| ADDRESSES.iter().any(|name| text::is_word(content, p, name)))
-        .map(|p| (p.clone(), vec![b';'; p.len()]))
-        .collect()
-}
-
-/// The client's Transport, as the camera gets it: our ports instead of its own. Choices that can't be carried become ones that nobody knows.
-fn ask_transport(
-    content: &[u8],
-    value: usize,
-    choices: &[Choice],
-    ports: Option<((u16, u16), (u16, u16))>,
-) -> Option<Vec<u8>> {
-    let mut edits = Vec::new();
-    for choice in choices {
-        let theirs = datagram_ports(content, choice);
-        match ports {
-            Some((client, ours)) if theirs == Some(client) => {
-                let mut all = without_addresses(content, choice);
-                all.extend(port_edit(content, choice, ours));
-                all.sort_by_key(|(range, _)| range.start);
-                edits.extend(all);
-            }
-            _ if is_interleaved(content, choice) => edits.extend(without_addresses(content, choice)),
-            _ => {
-                let start = choice.parameters.first().map_or(choice.range.start, |p| p.start);
-                if start < choice.range.end {
-                    edits.push((start..start + 1, b"X".to_vec()));
-                }
-                edits.extend(
-                    without_addresses(content, choice)
-                        .into_iter()
-                        .filter(|(r, _)| r.start > start),
-                );
-            }
-        }
-    }
-    fit(content, value, &edits)
-}
-
-/// The camera's Transport, as the client gets it: its own ports again, and no addresses.
-fn answer_transport(content: &[u8], value: usize, choices: &[Choice], asked: Option<&Asked>) -> Option<Vec<u8>> {
-    let mut edits = Vec::new();
-    for choice in choices {
-        let mut all = without_addresses(content, choice);
-        if let Some(Asked {
-            client: Some(client),
-            reservation: Reservation::Ready(_, ours),
-            ..
-        }) = asked
-        {
-            let said = choice
-                .parameters
-                .iter()
-                .find_map(|p| text::parameter(content, p, b"client_port"))
-                .and_then(text::port_pair);
-            if said.is_some_and(|(rtp, _)| rtp == ours.0) {
-                all.extend(port_edit(content, choice, *client));
-            }
-        }
-        all.sort_by_key(|(range, _)| range.start);
-        edits.extend(all);
-    }
-    fit(content, value, &edits)
-}
-
-/// `client_port=` with other ports; one stays one, two stay two.
-fn port_edit(content: &[u8], choice: &Choice, (rtp, rtcp): (u16, u16)) -> Option<(Range<usize>, Vec<u8>)> {
-    let (range, said) = choice
-        .parameters
-        .iter()
-        .find_map(|p| Some((p, text::parameter(content, p, b"client_port")?)))?;
-    let new = if said.contains(&b'-') {
-        format!("{rtp}-{rtcp}")
-    } else {
-        rtp.to_string()
-    };
-    Some((range.end - said.len()..range.end, new.into_bytes()))
-}
-
-/// A Transport header with these edits and its old length: semicolons fill it up, the blank behind the colon gives way.
-fn fit(content: &[u8], value: usize, edits: &[(Range<usize>, Vec<u8>)]) -> Option<Vec<u8>> {
-    let mut new = text::splice(content, edits);
-    while new.len() > content.len() && new.get(value).is_some_and(|b| b" \t".contains(b)) {
-        new.remove(value);
-    }
-    if new.len() > content.len() {
-        return None;
-    }
-    new.resize(content.len(), b';');
-    Some(new)
-}
-
-/// The rewritten line; one that couldn't be rewritten doesn't pass.
-fn rewritten(line: &[u8], content: Option<Vec<u8>>, end: &[u8]) -> Step {
-    match content {
-        Some(mut new) => {
-            new.extend_from_slice(end);
-            if new == line { Step::Keep } else { Step::Edit(new) }
-        }
-        None => Step::Fail,
-    }
-}
-
-fn note_transport(content: &[u8], choices: &[Choice], answer: &mut Answer) {
-    // A server answers with the one choice that it took.
-    let Some(choice) = choices.first() else { return };
-    let pair = |name: &[u8]| {
-        choice
-            .parameters
-            .iter()
-            .find_map(|p| text::parameter(content, p, name))
-            .and_then(text::port_pair)
-    };
-    answer.interleaved = is_interleaved(content, choice);
-    answer.multicast = choice
-        .parameters
-        .iter()
-        .any(|p| text::is_word(content, p, b"multicast"));
-    answer.server = pair(b"server_port");
-    answer.client = pair(b"client_port");
 }

@@ -1,7 +1,9 @@
 //! One direction of a watched TCP connection: its segments in order, what has been passed on and what is held back. Sequence numbers never change, so
-//! the two ends go on acknowledging each other; bytes sent again leave as they left the first time.
+//! the two ends go on acknowledging each other; bytes sent again leave as they left the first time, and as zeros once they are acknowledged: whoever
+//! has them looks at them no more, and nobody gets by a false acknowledgement what was rewritten before.
 
-use super::parse::{End, Parser, Reader};
+use super::lan;
+use super::parse::{Edit, End, Parser, Reader};
 use std::collections::VecDeque;
 
 /// Bytes behind a gap that are kept until it is filled: of a stream that is rewritten (all of them leave at once), and of one that is only read.
@@ -9,6 +11,8 @@ const LATER: usize = 64 * 1_024;
 const LATER_READ: usize = 256 * 1_024;
 /// Rewritten bytes that may wait for their acknowledgement.
 const PATCHES: usize = 64 * 1_024;
+/// Bytes of a client's that may wait for the camera's acknowledgement: as they were read, they are sent again.
+const COPIES: usize = 64 * 1_024;
 /// So many times may bytes come again that we hold: their sender waits for us, and we for the rest of the line.
 const STUCK: u8 = 4;
 
@@ -31,15 +35,29 @@ pub enum Taken {
     Fail,
 }
 
+/// What is done with a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Care {
+    /// Only read.
+    Read,
+    /// Rewritten and held back.
+    Rewrite,
+    /// The same, and its sender may send other bytes under the same numbers: what was read first counts.
+    Guard,
+}
+
 /// See the module.
 pub struct Stream {
     parser: Parser,
-    /// Rewritten and held back, or only read.
-    rewrites: bool,
-    /// Sequence numbers: of the first byte; of the first that wasn't passed on; of the first that hasn't come.
+    care: Care,
+    /// Sequence numbers: of the first byte; of the first that the receiver hasn't acknowledged; of the first that wasn't passed on; of the
+    /// first that hasn't come.
     first: Option<u32>,
+    acked: u32,
     done: u32,
     next: u32,
+    /// Met in its middle, by its sender's word alone: the receiver may lack bytes before.
+    unsure: bool,
     /// The bytes from `done` to `next`, the first `judged` of them rewritten already.
     held: Vec<u8>,
     judged: usize,
@@ -47,6 +65,8 @@ pub struct Stream {
     later_bytes: usize,
     patches: VecDeque<Patch>,
     patch_bytes: usize,
+    /// The bytes from `acked` to `done`, where the sender isn't trusted.
+    copies: VecDeque<u8>,
     fin: Option<u32>,
     waits: bool,
     stuck: u8,
@@ -58,19 +78,22 @@ pub fn distance(a: u32, b: u32) -> i32 {
 }
 
 impl Stream {
-    pub fn new(rewrites: bool) -> Self {
+    pub fn new(care: Care) -> Self {
         Self {
             parser: Parser::default(),
-            rewrites,
+            care,
             first: None,
+            acked: 0,
             done: 0,
             next: 0,
+            unsure: false,
             held: Vec::new(),
             judged: 0,
             later: Vec::new(),
             later_bytes: 0,
             patches: VecDeque::new(),
             patch_bytes: 0,
+            copies: VecDeque::new(),
             fin: None,
             waits: false,
             stuck: 0,
@@ -79,8 +102,25 @@ impl Stream {
 
     /// The SYN's successor is the first byte.
     pub fn begin(&mut self, first: u32) {
-        *self = Self::new(self.rewrites);
-        (self.first, self.done, self.next) = (Some(first), first, first);
+        *self = Self::new(self.care);
+        (self.first, self.acked, self.done, self.next) = (Some(first), first, first, first);
+    }
+
+    /// Met in its middle: nobody knows what begins where. `sure`: its receiver has everything before.
+    pub fn meet(&mut self, at: u32, sure: bool) {
+        self.begin(at);
+        self.parser = Parser::loose(true);
+        self.unsure = !sure;
+    }
+
+    /// Its messages can't be told apart any more: what is held back is read again, without them.
+    pub fn lose(&mut self) {
+        self.parser = Parser::loose(false);
+        (self.waits, self.stuck) = (false, 0);
+    }
+
+    fn rewrites(&self) -> bool {
+        self.care != Care::Read
     }
 
     /// Where it began, if that is known.
@@ -98,8 +138,22 @@ impl Stream {
         self.waits
     }
 
-    /// The receiver has everything before `ack`.
+    /// The receiver has everything before `ack`, or says so.
     pub fn acknowledged(&mut self, ack: u32) {
+        let (fresh, ahead) = (distance(ack, self.acked), distance(ack, self.done));
+        if self.parser.is_loose() && (ahead > 0 || (self.unsure && fresh < 0)) {
+            // It knows more than we do.
+            if ahead.unsigned_abs() < 1 << 30 {
+                self.meet(ack, true);
+            }
+            return;
+        }
+        if fresh < 0 || ahead > 0 {
+            return;
+        }
+        self.unsure = false;
+        self.copies.drain(..self.copies.len().min(fresh as usize));
+        self.acked = ack;
         while let Some(patch) = self.patches.front() {
             if distance(ack, patch.seq.wrapping_add(patch.bytes.len() as u32)) < 0 {
                 break;
@@ -112,6 +166,10 @@ impl Stream {
     /// Takes a segment; what goes instead of it is put into `out`.
     pub fn take(&mut self, seq: u32, payload: &[u8], fin: bool, reader: &mut impl Reader, out: &mut Vec<u8>) -> Taken {
         out.clear();
+        if self.unsure && !payload.is_empty() && self.first.is_some_and(|first| distance(seq, first) < 0) {
+            // It sends again what lies before: so the receiver lacks that.
+            self.meet(seq, false);
+        }
         let end = seq.wrapping_add(payload.len() as u32);
         let ahead = distance(seq, self.next);
         if fin && ahead.unsigned_abs() < 1 << 30 {
@@ -127,7 +185,8 @@ impl Stream {
         let known = ahead.unsigned_abs() as usize;
         let fresh = payload.get(known..).unwrap_or(&[]);
         let mut used = 0;
-        if self.waits && self.held.len() + fresh.len() > LATER {
+        let full = self.copies.len() + self.held.len() + fresh.len() > COPIES;
+        if (self.waits && self.held.len() + fresh.len() > LATER) || (self.care == Care::Guard && full) {
             return Taken::Drop;
         }
         if !fresh.is_empty() {
@@ -143,6 +202,9 @@ impl Stream {
                 let untouched = reading.edits.is_empty() && reading.used == fresh.len();
                 if untouched && known == 0 && self.later.is_empty() {
                     (self.done, self.next) = (end, end);
+                    if self.care == Care::Guard {
+                        self.copies.extend(fresh);
+                    }
                     return Taken::Pass;
                 }
                 used = reading.used;
@@ -157,9 +219,9 @@ impl Stream {
             self.judged += used;
             self.next = end;
             self.follow();
-        } else if self.rewrites && !self.waits && !payload.is_empty() && distance(seq, self.done) >= 0 {
+        } else if self.rewrites() && !self.waits && !payload.is_empty() && distance(seq, self.done) >= 0 {
             self.stuck += 1;
-            if self.stuck >= STUCK {
+            if self.stuck >= STUCK && !self.let_go() {
                 return Taken::Fail;
             }
         }
@@ -179,12 +241,24 @@ impl Stream {
         self.put(self.done, &[], false, out)
     }
 
-    /// The bytes of a segment as they left before, if any of them were rewritten then.
-    pub fn again(&self, seq: u32, payload: &[u8], out: &mut Vec<u8>) -> bool {
+    /// Bytes before `done` as they leave when they are sent again: as they left before, as zeros where the receiver has them. Whether that is
+    /// another thing than what came.
+    fn again(&self, seq: u32, payload: &[u8], out: &mut Vec<u8>) -> bool {
         let end = seq.wrapping_add(payload.len() as u32);
-        let mut touched = false;
         out.clear();
         out.extend_from_slice(payload);
+        let had = usize::try_from(distance(self.acked, seq)).unwrap_or(0).min(out.len());
+        if let Some(had) = out.get_mut(..had) {
+            had.fill(0);
+        }
+        if self.care == Care::Guard {
+            let skipped = usize::try_from(distance(seq, self.acked)).unwrap_or(0);
+            for (place, &byte) in out.iter_mut().skip(had).zip(self.copies.iter().skip(skipped)) {
+                *place = byte;
+            }
+            return out != payload;
+        }
+        let mut touched = had > 0;
         for patch in &self.patches {
             let behind = patch.seq.wrapping_add(patch.bytes.len() as u32);
             if distance(patch.seq, end) >= 0 || distance(behind, seq) <= 0 {
@@ -193,7 +267,7 @@ impl Stream {
             touched = true;
             for (i, &byte) in patch.bytes.iter().enumerate() {
                 let at = usize::try_from(distance(patch.seq.wrapping_add(i as u32), seq));
-                if let Some(place) = at.ok().and_then(|at| out.get_mut(at)) {
+                if let Some(place) = at.ok().filter(|&at| at >= had).and_then(|at| out.get_mut(at)) {
                     *place = byte;
                 }
             }
@@ -201,21 +275,20 @@ impl Stream {
         touched
     }
 
-    /// Everything that is held, as it came: nobody reads this stream any more.
-    pub fn surrender(&mut self, out: &mut Vec<u8>) -> Taken {
-        out.clear();
-        let seq = self.done;
-        out.append(&mut self.held);
-        (self.done, self.judged) = (self.next, 0);
-        Taken::Send {
-            seq,
-            fin: self.fin == Some(self.done),
-            whole: true,
-        }
+    /// Nothing follows what looked like the beginning of something, in a stream without messages: it goes, as if it had been that.
+    fn let_go(&mut self) -> bool {
+        let Some(open) = self.held.get(self.judged..).filter(|_| self.parser.is_loose()) else {
+            return false;
+        };
+        let mut bytes = open.to_vec();
+        lan::zero(&mut bytes);
+        let fits = self.apply(vec![Edit { at: 0, bytes }]);
+        (self.judged, self.stuck) = (self.held.len(), 0);
+        fits
     }
 
     fn keep(&mut self, seq: u32, payload: &[u8]) -> Taken {
-        let most = if self.rewrites { LATER } else { LATER_READ };
+        let most = if self.rewrites() { LATER } else { LATER_READ };
         let near = (distance(seq, self.next) as usize) < (1 << 24);
         let nothing = Taken::Send {
             seq: self.done,
@@ -223,10 +296,10 @@ impl Stream {
             whole: false,
         };
         if self.later.iter().any(|(s, p)| *s == seq && p.len() >= payload.len()) {
-            return if self.rewrites { nothing } else { Taken::Pass };
+            return if self.rewrites() { nothing } else { Taken::Pass };
         }
         if payload.is_empty() || !near || self.later_bytes + payload.len() > most {
-            return if payload.is_empty() && !self.rewrites {
+            return if payload.is_empty() && !self.rewrites() {
                 Taken::Pass
             } else if payload.is_empty() {
                 nothing
@@ -236,7 +309,7 @@ impl Stream {
         }
         self.later_bytes += payload.len();
         self.later.push((seq, payload.to_vec()));
-        if self.rewrites { nothing } else { Taken::Pass }
+        if self.rewrites() { nothing } else { Taken::Pass }
     }
 
     /// Takes what came early and is next now.
@@ -266,8 +339,10 @@ impl Stream {
             self.judged += reading.used;
             // The sender has no more to say: what looks like the beginning of something isn't.
             if self.fin == Some(self.next) && !self.waits && self.judged < self.held.len() {
-                let (bytes, _) = reader.scan(self.held.get(self.judged..).unwrap_or(&[]), true);
-                let edits = bytes.map(|bytes| super::parse::Edit { at: 0, bytes });
+                let Ok((bytes, _)) = reader.scan(self.held.get(self.judged..).unwrap_or(&[]), true) else {
+                    return false;
+                };
+                let edits = bytes.map(|bytes| Edit { at: 0, bytes });
                 if !self.apply(edits.into_iter().collect()) {
                     return false;
                 }
@@ -278,7 +353,7 @@ impl Stream {
     }
 
     /// Rewrites held bytes, from the first that hadn't been judged on.
-    fn apply(&mut self, edits: Vec<super::parse::Edit>) -> bool {
+    fn apply(&mut self, edits: Vec<Edit>) -> bool {
         for edit in edits {
             let at = self.judged + edit.at;
             let Some(place) = self.held.get_mut(at..at + edit.bytes.len()) else {
@@ -302,7 +377,7 @@ impl Stream {
             let message = distance(self.parser.message, self.done);
             ready = ready.min(usize::try_from(message).unwrap_or(ready));
         }
-        if !self.rewrites {
+        if !self.rewrites() {
             self.held.drain(..ready);
             self.judged -= ready;
             self.done = self.done.wrapping_add(ready as u32);
@@ -321,7 +396,11 @@ impl Stream {
         let start = if before > 0 { seq } else { self.done };
         // Between what was sent again and what is new there is no gap: a segment ends before `done`, or reaches it.
         if before == 0 || start.wrapping_add(before as u32) == self.done {
-            out.extend(self.held.drain(..ready));
+            let leaving = self.held.drain(..ready);
+            if self.care == Care::Guard {
+                self.copies.extend(leaving.as_slice());
+            }
+            out.extend(leaving);
             self.judged -= ready;
             self.done = self.done.wrapping_add(ready as u32);
         }
@@ -334,149 +413,4 @@ impl Stream {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::parse::Step;
-    use super::*;
-
-    /// Turns headers to upper case, and makes `hold:` wait until told.
-    #[derive(Default)]
-    struct Upper {
-        open: bool,
-        requests: usize,
-    }
-
-    impl Reader for Upper {
-        fn first(&mut self, line: &[u8]) -> Step {
-            self.requests += 1;
-            if super::super::parse::first_line(line).is_some() {
-                Step::Keep
-            } else {
-                Step::Fail
-            }
-        }
-        fn header(&mut self, line: &[u8]) -> Step {
-            match line {
-                [b'h', b'o', b'l', b'd', ..] if !self.open => Step::Wait,
-                _ => Step::Edit(line.to_ascii_uppercase()),
-            }
-        }
-        fn head_ends(&mut self) -> Step {
-            Step::Keep
-        }
-        fn description(&mut self, _: &[u8]) -> Step {
-            Step::Keep
-        }
-        fn scans(&self) -> bool {
-            false
-        }
-        fn scan(&self, _: &[u8], _: bool) -> (Option<Vec<u8>>, usize) {
-            (None, 0)
-        }
-    }
-
-    const TEXT: &[u8] = b"PLAY rtsp://h/ RTSP/1.0\r\na: x\r\ncontent-length: 3\r\n\r\nabc$\x01\0\x04data";
-    const WANT: &[u8] = b"PLAY rtsp://h/ RTSP/1.0\r\nA: X\r\nCONTENT-LENGTH: 3\r\n\r\nabc$\x01\0\x04data";
-
-    fn stream() -> Stream {
-        let mut stream = Stream::new(true);
-        stream.begin(u32::MAX - 10);
-        stream
-    }
-
-    /// What a receiver has after a segment was taken.
-    fn receive(got: &mut Vec<u8>, taken: Taken, seq: u32, payload: &[u8], out: &[u8]) {
-        let (seq, bytes) = match taken {
-            Taken::Pass => (seq, payload),
-            Taken::Send { seq, .. } => (seq, out),
-            other => unreachable!("{other:?}"),
-        };
-        let at = distance(seq, u32::MAX - 10) as usize;
-        if bytes.is_empty() {
-            return;
-        }
-        assert!(at <= got.len(), "nothing leaves before what comes before it");
-        for (i, &byte) in bytes.iter().enumerate() {
-            match got.get(at + i) {
-                Some(&known) => assert_eq!(known, byte, "sent again, it is the same"),
-                None => got.push(byte),
-            }
-        }
-    }
-
-    #[test]
-    fn a_stream_in_any_pieces_leaves_as_the_same_bytes() {
-        for size in 1..TEXT.len() {
-            let (mut stream, mut reader, mut out, mut got) = (stream(), Upper::default(), Vec::new(), Vec::new());
-            for (i, piece) in TEXT.chunks(size).enumerate() {
-                let seq = (u32::MAX - 10).wrapping_add((i * size) as u32);
-                for _ in 0..2 {
-                    let taken = stream.take(seq, piece, false, &mut reader, &mut out);
-                    receive(&mut got, taken, seq, piece, &out);
-                }
-            }
-            assert_eq!(got, WANT, "pieces of {size}");
-            assert_eq!(reader.requests, 1);
-        }
-    }
-
-    #[test]
-    fn what_comes_early_waits_for_what_is_missing() {
-        let (mut stream, mut reader, mut out, mut got) = (stream(), Upper::default(), Vec::new(), Vec::new());
-        for range in [40..TEXT.len(), 20..45, 0..25] {
-            let seq = (u32::MAX - 10).wrapping_add(range.start as u32);
-            let taken = stream.take(seq, &TEXT[range.clone()], false, &mut reader, &mut out);
-            receive(&mut got, taken, seq, &TEXT[range], &out);
-        }
-        assert_eq!(got, WANT);
-    }
-
-    #[test]
-    fn behind_its_fin_a_side_acknowledges_as_ever() {
-        let start = u32::MAX - 10;
-        let (mut stream, mut reader, mut out) = (stream(), Upper::default(), Vec::new());
-        let fin = stream.take(start, b"", true, &mut reader, &mut out);
-        assert_eq!(fin, Taken::Pass);
-        for _ in 0..2 {
-            let taken = stream.take(start.wrapping_add(1), b"", false, &mut reader, &mut out);
-            assert_eq!(taken, Taken::Pass);
-        }
-    }
-
-    #[test]
-    fn a_line_that_waits_holds_its_whole_message_and_the_fin_behind_it() {
-        let (mut stream, mut reader, mut out) = (stream(), Upper::default(), Vec::new());
-        let text = b"A * RTSP/1.0\r\n\r\nB * RTSP/1.0\r\nx: 1\r\nhold: me\r\n\r\n";
-        let start = u32::MAX - 10;
-        let taken = stream.take(start, text, true, &mut reader, &mut out);
-        assert_eq!(
-            taken,
-            Taken::Send {
-                seq: start,
-                fin: false,
-                whole: false
-            }
-        );
-        assert_eq!(out, &text[..16]);
-        assert!(stream.waits());
-        reader.open = true;
-        let taken = stream.resume(&mut reader, &mut out);
-        assert_eq!(
-            taken,
-            Taken::Send {
-                seq: start.wrapping_add(16),
-                fin: true,
-                whole: true
-            }
-        );
-        assert_eq!(out, text[16..].to_ascii_uppercase());
-    }
-
-    #[test]
-    fn a_sender_that_waits_for_us_is_not_left_waiting_for_ever() {
-        let (mut stream, mut reader, mut out) = (stream(), Upper::default(), Vec::new());
-        let taken: Vec<_> = (0..6)
-            .map(|_| stream.take(u32::MAX - 10, b"PLAY rt", false, &mut reader, &mut out))
-            .collect();
-        assert!(taken[..3].iter().all(|t| matches!(t, Taken::Send { .. })) && taken[5] == Taken::Fail);
-    }
-}
+mod tests;

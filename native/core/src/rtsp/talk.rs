@@ -1,6 +1,6 @@
 //! What is said on one RTSP connection: which answer belongs to which request, and which media ports were agreed.
 
-use super::text::Lan;
+use super::lan::Lan;
 use std::collections::VecDeque;
 
 /// Requests without an answer at most, and media of one connection.
@@ -111,6 +111,8 @@ pub struct Talk {
     /// Media went over this connection, or over ports of their own.
     pub interleaved: bool,
     pub datagrams: bool,
+    /// The last of what the client sent without lines, where a method's name may have begun.
+    pub tail: Vec<u8>,
 }
 
 impl Talk {
@@ -126,6 +128,7 @@ impl Talk {
             room: true,
             interleaved: false,
             datagrams: false,
+            tail: Vec::new(),
         }
     }
 
@@ -240,6 +243,11 @@ impl Talk {
         {
             asked.reservation = ports.map_or(Reservation::Refused, |ports| Reservation::Ready(media, ports));
         }
+    }
+
+    /// Whether all media go over the connection itself.
+    pub fn needs_nothing(&self) -> bool {
+        self.interleaved && !self.datagrams && self.unanswered().next().is_none()
     }
 
     /// Every reservation that no open media has taken over.

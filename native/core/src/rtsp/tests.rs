@@ -1,9 +1,9 @@
 //! Whole conversations as ffmpeg, GStreamer and LIVE555 (VLC's library) had them, in every kind of pieces.
 
+use super::lan::Lan;
 use super::rewrite::{Answers, Asks};
-use super::stream::{Stream, Taken, distance};
+use super::stream::{Care, Stream, Taken, distance};
 use super::talk::{Action, Role, Talk};
-use super::text::Lan;
 use proptest::prelude::*;
 
 const ALL: [&str; 7] = [
@@ -65,7 +65,7 @@ struct Between {
 impl Between {
     fn new() -> Self {
         let lan = Lan::new(&["192.168.1.20".parse().unwrap(), "192.168.1.1".parse().unwrap()]);
-        let mut streams = [Stream::new(true), Stream::new(true)];
+        let mut streams = [Stream::new(Care::Guard), Stream::new(Care::Rewrite)];
         streams.iter_mut().for_each(|s| s.begin(FIRST));
         Self {
             talk: Talk::new(Role::Gateway(lan)),

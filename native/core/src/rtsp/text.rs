@@ -1,7 +1,6 @@
 //! Pieces of RTSP and SDP text (RFC 2326, RFC 4566): line ends, headers, URLs, transports. Everything here is total: any bytes go in, and a line that
 //! comes out is as long as the one that went in.
 
-use core::net::IpAddr;
 use core::ops::Range;
 
 /// A line without its end, and the end.
@@ -189,70 +188,6 @@ pub fn padded(name: &[u8], value: &[u8], len: usize) -> Option<Vec<u8>> {
     Some([name, &vec![b' '; spaces], value].concat())
 }
 
-/// The addresses that a viewer must not see, as text.
-#[derive(Clone, Debug, Default)]
-pub struct Lan {
-    needles: Vec<Vec<u8>>,
-}
-
-impl Lan {
-    pub fn new(addresses: &[IpAddr]) -> Self {
-        let mut needles = Vec::new();
-        for address in addresses {
-            if address.is_unspecified() {
-                continue;
-            }
-            needles.push(address.to_string().into_bytes());
-            if let IpAddr::V6(v6) = address {
-                let words = v6.segments();
-                needles.push(words.map(|w| format!("{w:x}")).join(":").into_bytes());
-                needles.push(words.map(|w| format!("{w:04x}")).join(":").into_bytes());
-            }
-        }
-        Self { needles }
-    }
-
-    /// Where they occur, overlapping ones included.
-    fn occurrences(&self, bytes: &[u8]) -> Vec<Range<usize>> {
-        let mut found = Vec::new();
-        for needle in &self.needles {
-            for (at, window) in bytes.windows(needle.len().max(1)).enumerate() {
-                if window.eq_ignore_ascii_case(needle) {
-                    found.push(at..at + needle.len());
-                }
-            }
-        }
-        found
-    }
-
-    /// Turns their digits into zeros; whether there were any. What is left is a valid address, and as long.
-    pub fn blank(&self, bytes: &mut [u8]) -> bool {
-        let found = self.occurrences(bytes);
-        for range in &found {
-            for byte in bytes.get_mut(range.clone()).unwrap_or(&mut []) {
-                if byte.is_ascii_hexdigit() {
-                    *byte = b'0';
-                }
-            }
-        }
-        !found.is_empty()
-    }
-
-    /// How many bytes at the end may be the beginning of one.
-    pub fn beginning(&self, bytes: &[u8]) -> usize {
-        let longest = |needle: &Vec<u8>| {
-            (1..needle.len().min(bytes.len() + 1))
-                .rev()
-                .find(|&len| {
-                    let end = bytes.get(bytes.len() - len..).unwrap_or(&[]);
-                    needle.get(..len).is_some_and(|n| end.eq_ignore_ascii_case(n))
-                })
-                .unwrap_or(0)
-        };
-        self.needles.iter().map(longest).max().unwrap_or(0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,21 +229,6 @@ mod tests {
         );
     }
 
-    #[test]
-    fn addresses_become_zeros_wherever_they_stand() {
-        let lan = Lan::new(&[
-            "192.168.1.2".parse().unwrap(),
-            "192.168.1.20".parse().unwrap(),
-            "FD00::A".parse().unwrap(),
-        ]);
-        let mut text = b"x192.168.1.20y fd00::a FD00:0:0:0:0:0:0:A".to_vec();
-        assert!(lan.blank(&mut text));
-        assert_eq!(text, b"x000.000.0.00y 0000::0 0000:0:0:0:0:0:0:0");
-        assert!(!lan.blank(&mut text));
-        assert_eq!(lan.beginning(b"at 192.168.1."), 10);
-        assert_eq!((lan.beginning(b"nothing"), lan.beginning(b"")), (0, 0));
-    }
-
     proptest! {
         #[test]
         fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..80), from in 0usize..100) {
@@ -319,8 +239,6 @@ mod tests {
             for choice in choices(content, from) {
                 prop_assert!(choice.parameters.iter().all(|p| parameter(content, p, b"x").is_none_or(|v| v.len() < content.len())));
             }
-            let lan = Lan::new(&["1.1.1.1".parse().unwrap()]);
-            prop_assert!(lan.beginning(&bytes) < 7);
         }
     }
 }
