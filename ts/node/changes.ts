@@ -13,7 +13,6 @@ import type { Bindings } from './bindings.js';
 import type { Clock } from './clock.js';
 import type { Forwards } from './forwards.js';
 import type { Links } from './links.js';
-import type { RelayRules } from './relay-rules.js';
 import type { Resolver } from './resolver.js';
 import type { Session, Sessions } from './sessions.js';
 import type { Settings } from './settings.js';
@@ -35,7 +34,6 @@ export interface ChangesOptions {
   readonly links: Links;
   readonly router: Router;
   readonly resolver: Resolver;
-  readonly rules: RelayRules;
 }
 
 export class Changes {
@@ -127,14 +125,14 @@ export class Changes {
   }
 
   #applyLinks(before: Config, next: Config): void {
-    const { links, rules } = this.#o;
+    const { links, router } = this.#o;
     for (const parent of before.parents) {
       const still = next.parents.some((p) => p.key === parent.key && p.host === parent.host && p.port === parent.port);
       if (!still) links.removeParent(parent.key);
     }
     for (const parent of next.parents) links.addParent(parent);
-    if (rules.staying()) return;
-    for (const link of links.all()) if (link.role === 'child') links.disconnect(link.id, 'this node relays no more');
+    links.judge();
+    router.rejudge();
   }
 
   /** Rules changed under live sessions: each goes on with what it may still do, or ends. */

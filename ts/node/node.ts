@@ -356,8 +356,9 @@ export class Node implements RunningNode {
         try {
           this.#sessions.incoming({ ...setup, answer });
         } catch (error) {
-          // Strangers get silence.
           log.debug(`a session was refused: ${describe(error)}`);
+          // Counted there; strangers get silence.
+          throw error;
         }
       },
     });
@@ -440,7 +441,6 @@ export class Node implements RunningNode {
       links: this.#links,
       router: this.#router,
       resolver: this.#resolver,
-      rules: this.#rules,
     });
   }
 

@@ -43,11 +43,6 @@ export class RelayRules {
     }
   }
 
-  /** Whether children that are connected may stay after a change of the rules. */
-  staying(): boolean {
-    return this.#relay().for !== 'none';
-  }
-
   /** What a child may announce; `elsewhere`: how many descendants there are through other children. */
   rights(identity: VerifiedIdentity | undefined, elsewhere: number): ChildRights {
     const { descendants, endpoints } = this.#relay();
