@@ -462,13 +462,8 @@ fn policy(policy: JsPolicy) -> Result<Policy, JsError> {
 }
 
 fn service(service: &JsService) -> Result<Service, JsError> {
-    let protocol = match service.protocol.as_str() {
-        "tcp" => 6,
-        "udp" => 17,
-        _ => return Err(invalid("protocol")),
-    };
     Ok(Service {
-        protocol,
+        protocol: protocol_of(&service.protocol).ok_or_else(|| invalid("protocol"))?,
         port: service.port,
         v6: service.family == 6,
         target: address(&service.target)?,
@@ -484,108 +479,27 @@ fn js_address(address: SocketAddr) -> JsAddress {
     }
 }
 
-const fn protocol_name(protocol: u8) -> &'static str {
-    match protocol {
-        6 => "tcp",
-        17 => "udp",
-        _ => "icmp",
-    }
-}
-
 /// An event as JavaScript sees it.
 pub fn event(event: Event) -> JsEvent {
-    let new = |kind| JsEvent {
-        kind,
-        ..JsEvent::default()
-    };
-    let from = |kind, from: Remote| JsEvent {
-        socket: Some(from.socket),
-        from: Some(js_address(from.address)),
-        ..new(kind)
-    };
-    match event {
-        Event::Handshake { from: f, bytes } => JsEvent {
-            bytes: Some(bytes.into()),
-            ..from("handshake", f)
-        },
-        Event::LinkFrame {
-            link,
-            generation,
-            from: f,
-            bytes,
-        } => JsEvent {
-            link: Some(link.0),
-            generation: Some(generation.0),
-            bytes: Some(bytes.into()),
-            ..from("linkFrame", f)
-        },
-        Event::LinkConfirmed {
-            link,
-            generation,
-            from: f,
-        } => JsEvent {
-            link: Some(link.0),
-            generation: Some(generation.0),
-            ..from("linkConfirmed", f)
-        },
-        Event::LinkRoamed { link, from: f } => JsEvent {
-            link: Some(link.0),
-            ..from("linkRoamed", f)
-        },
-        Event::PathConfirmed { session, path } => JsEvent {
-            session: Some(session.0),
-            path: Some(path.0),
-            ..new("pathConfirmed")
-        },
-        Event::PathKeyConfirmed { session, path, slot } => JsEvent {
-            session: Some(session.0),
-            path: Some(path.0),
-            slot: Some(slot),
-            ..new("pathKeyConfirmed")
-        },
-        Event::SessionControl { session, path, bytes } => JsEvent {
-            session: Some(session.0),
-            path: Some(path.0),
-            bytes: Some(bytes.into()),
-            ..new("sessionControl")
-        },
-        Event::SessionNeeded { own, peer } => JsEvent {
-            own: Some(own.to_string()),
-            peer: Some(peer.to_string()),
-            ..new("sessionNeeded")
-        },
-        Event::LabelUnknown { link, label } => JsEvent {
-            link: Some(link.0),
-            label: Some(label.0),
-            ..new("labelUnknown")
-        },
-        Event::LabelExpired { link, label } => JsEvent {
-            link: Some(link.0),
-            label: Some(label.0),
-            ..new("labelExpired")
-        },
-        Event::FlowDenied {
-            session,
-            protocol,
-            port,
-            reason,
-        } => JsEvent {
-            session: Some(session.0),
-            protocol: Some(protocol_name(protocol)),
-            port: Some(port),
-            reason: Some(reason),
-            ..new("flowDenied")
-        },
-        Event::RekeyNeeded { session, path } => JsEvent {
-            session: Some(session.0),
-            path: Some(path.0),
-            ..new("rekeyNeeded")
-        },
-        Event::Log { level, message } => JsEvent {
-            level: Some(level.name()),
-            message: Some(message),
-            ..new("log")
-        },
+    let e = Flat::from(event);
+    JsEvent {
+        kind: e.kind,
+        link: e.link,
+        generation: e.generation,
+        session: e.session,
+        path: e.path,
+        label: e.label,
+        slot: e.slot,
+        socket: e.from.map(|from| from.socket),
+        from: e.from.map(|from| js_address(from.address)),
+        bytes: e.bytes.map(ByteBuf::from),
+        own: e.own.map(|ip| ip.to_string()),
+        peer: e.peer.map(|ip| ip.to_string()),
+        protocol: e.protocol,
+        port: e.port,
+        reason: e.reason,
+        level: e.level,
+        message: e.message,
     }
 }
 

@@ -11,6 +11,7 @@ mod buffers;
 mod commands;
 mod core;
 mod deliver;
+mod flat;
 mod flows;
 mod gate;
 mod hash;
@@ -38,6 +39,7 @@ pub use api::{
 pub use buffers::{
     MediaBatch, MediaSend, RxBatch, TRAIN_BYTES, TRAIN_SEGMENTS, TX_ROOM, Train, TunBatch, TunWrite, TxBatch,
 };
+pub use flat::{Flat, protocol_of};
 pub use replay::{ReplayWindow, WINDOW};
 pub use rtsp::MediaRequest;
 pub use stats::{DropReason, Ledger, LinkStats, ServiceStats, SessionStats, Stats, Traffic};
