@@ -1,25 +1,39 @@
 #!/usr/bin/env bash
-# npm run bench [-- micro|tunnel]...: measures; by default everything.
+# npm run bench [-- SUITE... --quick --record --gate]: measures; by default micro, tunnel and cameras, then writes tables and pictures.
+#   micro     small parts, timed alone
+#   tunnel    whole tunnels beside wireguard-go and nebula; --gate: fails when a ratio has fallen below half of what is recorded, twice
+#   cameras   many RTP streams through one relay
+#   report    only writes tables and pictures of what was measured last
+#   gates     instructions per packet and sizes, against bench/recorded.json
+# --quick: everything within 4 minutes. --record: what is measured becomes the figures that the repository keeps, the README's among them.
 source "$(dirname "$0")/common.sh"
-(($#)) || set -- micro tunnel
-build_wasm
-build_programs
-for suite in "$@"; do
-  case $suite in
-    micro)
-      say "building the native core's example"
-      cargo build --manifest-path native/Cargo.toml --locked --release --quiet -p thicket-core --features simd --example seal
-      ;;
-    tunnel)
-      need_apt build demo test
-      build_native
-      build_ts
-      ;;
+suites=()
+options=()
+for argument in "$@"; do
+  case $argument in
+    --quick | --record | --gate) options+=("$argument") ;;
+    micro | tunnel | cameras | report | gates) suites+=("$argument") ;;
     *)
-      say "no such bench: $suite (there are micro and tunnel)"
+      say "no such bench: $argument (there are micro, tunnel, cameras, report and gates; --quick, --record and --gate)"
       exit 2
       ;;
   esac
-  say "bench/$suite"
-  node "build/programs/bench/$suite/main.js"
 done
+((${#suites[@]})) || suites=(micro tunnel cameras)
+say "building"
+need_apt build demo test
+build_native
+build_ts
+build_wasm
+build_programs
+build_bench
+reported=
+for suite in "${suites[@]}"; do
+  say "bench/$suite"
+  node "build/programs/bench/$suite/main.js" "${options[@]}"
+  [[ $suite == gates ]] || reported=yes
+done
+if [[ $reported && ${suites[-1]} != report ]]; then
+  say "bench/report"
+  node build/programs/bench/report/main.js "${options[@]}"
+fi

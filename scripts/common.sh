@@ -123,3 +123,10 @@ build_programs() {
   mkdir -p build/programs/build
   ln -sfn ../../Release build/programs/build/Release
 }
+
+# The Rust programs of the bench: what is timed or counted there alone.
+build_bench() {
+  need_rust
+  say "building the bench's programs"
+  cargo build --manifest-path native/Cargo.toml --locked --release --quiet -p thicket-core --features simd --examples
+}

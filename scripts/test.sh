@@ -11,6 +11,7 @@ build_kernel_tests
 build_ts
 build_wasm
 build_programs
+build_bench
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
 say "cargo test"

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-TRACEME, PEEKTEXT, PEEKUSER, SINGLESTEP, SYSCALL, SETOPTIONS = 0, 1, 3, 9, 24, 0x4200
+TRACEME, PEEKTEXT, PEEKUSER, SINGLESTEP, DETACH, SYSCALL, SETOPTIONS = 0, 1, 3, 9, 17, 24, 0x4200
 TRACESYSGOOD, EXITKILL = 1, 0x100000
 # Offsets in struct user of x86-64.
 RAX, ORIG_RAX, RIP = 80, 120, 128
@@ -69,7 +69,12 @@ def main():
     if ptrace(SETOPTIONS, pid, None, TRACESYSGOOD | EXITKILL) != 0:
         sys.exit(f"step.py: no ptrace here: {os.strerror(ctypes.get_errno())}")
     run_to_first_mark(pid)
-    print(steps_to_second_mark(pid))
+    steps = steps_to_second_mark(pid)
+    ptrace(DETACH, pid, None, None)
+    _, status = os.waitpid(pid, 0)
+    if status != 0:
+        sys.exit(f"step.py: the program ended badly: status {status}")
+    print(steps)
 
 
 main()

@@ -39,14 +39,16 @@ export const RESULTS = join(repository, 'bench', 'results');
 export interface Options {
   /** Short runs and fewer of them: 4 minutes for everything. */
   readonly quick: boolean;
+  /** Fail when a ratio to a peer has fallen below half of what is recorded. */
+  readonly gate: boolean;
 }
 
 /** What every suite takes from its command line. */
 export function options(): Options {
   const { values } = parseArgs({
-    options: { quick: { type: 'boolean', default: false }, record: { type: 'boolean' }, gate: { type: 'boolean' } },
+    options: { quick: { type: 'boolean', default: false }, record: { type: 'boolean' }, gate: { type: 'boolean', default: false } },
   });
-  return { quick: values.quick };
+  return { quick: values.quick, gate: values.gate };
 }
 
 /** To be asked before the suite makes a load of its own. */

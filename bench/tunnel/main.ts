@@ -6,8 +6,10 @@
  */
 import { type HostName, Lab, waitFor } from '../../test/lab/index.js';
 import type { World } from '../../test/world/index.js';
+import { readRecordedResults } from '../report/readme.js';
 import { circumstances, options, writeSuite } from '../shared/results.js';
 import { digits } from '../shared/statistics.js';
+import { fallen, isGated } from './gate.js';
 import { measured } from './measure.js';
 import { startNebula } from './peers/nebula.js';
 import { startWireGuard } from './peers/wireguard.js';
@@ -35,6 +37,7 @@ async function main(): Promise<void> {
     contenders.push(none(world));
     const steps = plan(chosen.quick);
     const runs = await compare(contenders, steps);
+    if (chosen.gate) await gate(contenders, steps, runs);
     writeSuite('tunnel', run, {
       tunnels: Object.fromEntries(contenders.map(({ name, version }) => [name, version])),
       seconds: steps.seconds,
@@ -46,6 +49,19 @@ async function main(): Promise<void> {
   } finally {
     for (const contender of contenders) await contender.stop();
     await world.destroy();
+  }
+}
+
+/** Fails this program when ratios have fallen far, and are found so again. */
+async function gate(contenders: readonly Contender[], steps: Plan, runs: readonly Run[]): Promise<void> {
+  const recorded = readRecordedResults().suites.tunnel?.runs ?? [];
+  const first = fallen(recorded, runs);
+  if (first.length === 0) return;
+  for (const line of first) console.error(`▸ ${line}: measured again`);
+  const again = await compare(contenders, { ...steps, steps: steps.steps.filter(isGated) });
+  for (const line of fallen(recorded, again)) {
+    console.error(line);
+    process.exitCode = 1;
   }
 }
 

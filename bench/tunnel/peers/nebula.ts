@@ -9,6 +9,8 @@ const SOURCE = 'github.com/slackhq/nebula/cmd';
 const PORT = 4_242;
 /** What an uplink of 1500 carries through a relay: IPv4, UDP, and nebula's header and tag twice; rounded down. */
 const MTU = 1_400;
+const BUFFER = 10_485_760;
+const QUEUE = 4_000;
 
 /** The lab must not let client and server reach each other, or nebula won't use the relay. */
 export async function startNebula(client: Host, relay: Host, server: Host): Promise<Contender> {
@@ -29,9 +31,10 @@ export async function startNebula(client: Host, relay: Host, server: Host): Prom
       cipher: 'chachapoly',
       static_host_map: middle ? {} : { [address(relay)]: [`${relay.address}:${PORT}`] },
       lighthouse: { am_lighthouse: middle, hosts: middle ? [] : [address(relay)] },
-      listen: { host: '0.0.0.0', port: middle ? PORT : 0 },
+      // The buffers that its example names, and a longer queue: else it loses packets, and TCP its speed.
+      listen: { host: '0.0.0.0', port: middle ? PORT : 0, read_buffer: BUFFER, write_buffer: BUFFER },
       relay: { am_relay: middle, use_relays: true, relays: middle ? [] : [address(relay)] },
-      tun: { dev: `neb${hosts.indexOf(host)}`, mtu: MTU },
+      tun: { dev: `neb${hosts.indexOf(host)}`, mtu: MTU, tx_queue: QUEUE },
       logging: { level: 'warning' },
       firewall: { outbound: [{ port: 'any', proto: 'any', host: 'any' }], inbound: [{ port: 'any', proto: 'any', host: 'any' }] },
     };

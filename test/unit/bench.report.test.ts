@@ -1,0 +1,123 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { charts } from '../../bench/report/charts.js';
+import { FIGURES, readReadme, readRecordedResults, withFigures } from '../../bench/report/readme.js';
+import { document, summary } from '../../bench/report/table.js';
+import { targets } from '../../bench/report/targets.js';
+import type { Results } from '../../bench/shared/results.js';
+import { digits, quantile, spread } from '../../bench/shared/statistics.js';
+import { fallen } from '../../bench/tunnel/gate.js';
+import { ratios } from '../../bench/tunnel/ratios.js';
+import type { Run, TestName, Topology } from '../../bench/tunnel/results.js';
+
+const circumstances = (avx512: boolean) => ({
+  begun: '2026-11-24T12:00:00.000Z',
+  quick: false,
+  machine: { cpu: 'a processor', cores: 2, memoryMiB: 1_000, kernel: '6.1', avx2: true, avx512 },
+  versions: { thicket: '0.1.0', commit: 'abc', node: 'v20', rustc: '1.90' },
+  loadBefore: 0.1,
+});
+
+function runs(tunnel: string, topology: Topology, test: TestName, values: readonly number[], more: Partial<Run> = {}): Run[] {
+  return values.map((value, round) => ({ round, topology, tunnel, test, value, unit: 'Gbit/s', load: 1, ...more }));
+}
+
+function results(all: readonly Run[], avx512 = false): Results {
+  const tunnels = { thicket: '0.1.0', 'wireguard-go': 'v1', nebula: 'v2', 'no tunnel': '' };
+  const tunnel = { tunnels, seconds: 4, rounds: 3, offload: 'csum', bareNodeMiB: 40, runs: all };
+  return { schema: 1, suites: { tunnel: { ...tunnel, run: circumstances(avx512) } } };
+}
+
+const verdictOf = (all: Results, what: RegExp) => targets(all).find((row) => what.test(row.what));
+
+describe('the figures that the repository keeps', () => {
+  test("the README's table is what the recorded figures make of it", () => {
+    expect(withFigures(readReadme(), readRecordedResults())).toBe(readReadme());
+  });
+
+  test('so are the whole table and the pictures', () => {
+    const recorded = readRecordedResults();
+    for (const [name, content] of Object.entries({ 'table.md': document(recorded), ...charts(recorded) })) {
+      expect(readFileSync(join(FIGURES, name), 'utf8')).toBe(content);
+    }
+  });
+});
+
+describe('statistics', () => {
+  test('quantiles lie between neighbours', () => {
+    expect(spread([3, 1, 2])).toEqual({ median: 2, least: 1, most: 3, runs: 3 });
+    expect(quantile([1, 2, 3, 4], 0.5)).toBe(2.5);
+    expect(quantile([], 0.5)).toBeNaN();
+  });
+
+  test('figures are rounded to what says enough', () => {
+    expect([1.234, 12.34, 1_234.5, 0, Number.NaN].map(digits)).toEqual(['1.23', '12.3', '1,235', '0.00', '–']);
+  });
+});
+
+describe('ratios', () => {
+  const all = [...runs('thicket', 'relay', 'tcp1 up', [4, 6]), ...runs('wireguard-go', 'relay', 'tcp1 up', [2, 2, 5])];
+  const own = { tunnel: 'thicket', topology: 'relay', test: 'tcp1 up' } as const;
+
+  test('compare figures of the same round, and no others', () => {
+    expect(ratios(all, own, { ...own, tunnel: 'wireguard-go' })).toEqual([2, 3]);
+    expect(ratios(all, own, { ...own, tunnel: 'nebula' })).toEqual([]);
+  });
+
+  test('that fall below half of what was recorded are told, a half is not', () => {
+    const recorded = [...runs('thicket', 'relay', 'tcp1 up', [4]), ...runs('wireguard-go', 'relay', 'tcp1 up', [1])];
+    const now = (value: number) => [...runs('thicket', 'relay', 'tcp1 up', [value]), ...runs('wireguard-go', 'relay', 'tcp1 up', [1])];
+    expect(fallen(recorded, now(2))).toEqual([]);
+    expect(fallen(recorded, now(1.9))).toEqual(['relay, tcp1 up, Thicket : wireguard-go: 1.90, recorded 4.00']);
+    expect(fallen(recorded, [])).toEqual([]);
+  });
+});
+
+describe('targets', () => {
+  const relay = (up: number, down: number) => [
+    ...runs('thicket', 'relay', 'tcp1 up', [up]),
+    ...runs('wireguard-go', 'relay', 'tcp1 up', [1]),
+    ...runs('thicket', 'relay', 'tcp1 down', [down]),
+    ...runs('wireguard-go', 'relay', 'tcp1 down', [1]),
+  ];
+  const what = /^one relay, TCP.*wireguard/;
+
+  test('are reached when the worse direction reaches them', () => {
+    expect(verdictOf(results(relay(4, 3.5)), what)?.verdict).toBe('reached');
+    expect(verdictOf(results(relay(4, 3.4)), what)?.verdict).toBe('not reached');
+  });
+
+  test('are the stretch ones on a processor with AVX-512', () => {
+    expect(verdictOf(results(relay(4, 4), true), what)?.verdict).toBe('not reached');
+    expect(verdictOf(results(relay(5, 5), true), what)?.verdict).toBe('reached');
+  });
+
+  test('may be upper bounds, and the relay counts with the most memory that it had', () => {
+    const memory = (mib: number) =>
+      results([
+        ...runs('thicket', 'relay', 'tcp1 up', [1], { relayMiB: 45 }),
+        ...runs('thicket', 'relay', 'tcp1 down', [1], { relayMiB: mib }),
+      ]);
+    expect(verdictOf(memory(60), /resident/)?.verdict).toBe('reached');
+    expect(verdictOf(memory(64), /resident/)?.verdict).toBe('not reached');
+  });
+
+  test('of what was not run are not measured', () => {
+    const rows = targets({ schema: 1, suites: {} });
+    expect(new Set(rows.map(({ verdict }) => verdict))).toEqual(new Set(['not measured']));
+  });
+});
+
+describe('tables', () => {
+  test('leave out rows that nobody ran, and say how busy the machine was', () => {
+    const text = summary(results(runs('thicket', 'direct', 'tcp1 up', [3, 4, 5], { cpuPerGB: 2 })));
+    expect(text).toContain('| no relay: TCP, one stream, Gbit/s | 4.00 | | | |');
+    expect(text).toContain('| no relay: processor seconds per GB, all its processes | 2.00 | | | |');
+    expect(text).toContain('load before: 0.1');
+    expect(text).not.toContain('ping');
+  });
+
+  test('the README must have a place for them', () => {
+    expect(() => withFigures('# Nothing', results([]))).toThrow('no place for figures');
+  });
+});
