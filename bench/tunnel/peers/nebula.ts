@@ -30,7 +30,12 @@ export async function startNebula(client: Host, relay: Host, server: Host): Prom
       pki: { ca: ca[0], cert: own[0], key: own[1] },
       cipher: 'chachapoly',
       static_host_map: middle ? {} : { [address(relay)]: [`${relay.address}:${PORT}`] },
-      lighthouse: { am_lighthouse: middle, hosts: middle ? [] : [address(relay)] },
+      lighthouse: {
+        am_lighthouse: middle,
+        hosts: middle ? [] : [address(relay)],
+        // Or it would find its way through the other tunnels.
+        local_allow_list: { interfaces: { wan0: true } },
+      },
       // The buffers that its example names, and a longer queue: else it loses packets, and TCP its speed.
       listen: { host: '0.0.0.0', port: middle ? PORT : 0, read_buffer: BUFFER, write_buffer: BUFFER },
       relay: { am_relay: middle, use_relays: true, relays: middle ? [] : [address(relay)] },
