@@ -28,7 +28,7 @@ export function summary(results: Results): string {
   if (tunnel === undefined) return 'Not measured yet.';
   const { runs, tunnels, seconds, rounds, run } = tunnel;
   const columns = Object.entries(tunnels);
-  const head = ['', ...columns.map(([name, version]) => (version === '' || name === 'thicket' ? title(name) : `${name} ${version}`))];
+  const head = ['', ...columns.map(([name, version]) => (version === '' || name === 'thicket' ? title(name) : `${name} ${date(version)}`))];
   const cpu = (one: Run): number | undefined => one.cpuPerGB;
   const lines: (readonly string[])[] = [];
   for (const topology of ['direct', 'relay'] as const) {
@@ -130,6 +130,9 @@ function where({ machine, versions, loadBefore, begun, quick }: Circumstances): 
   const busy = loadBefore > machine.cores / 2 ? `, on a machine that others used (load ${loadBefore})` : `, load before: ${loadBefore}`;
   return `${host}; ${begun.slice(0, 10)}, commit ${versions.commit}${busy}${quick ? '; a quick run' : ''}.`;
 }
+
+/** Of a Go module without releases the day. */
+const date = (version: string): string => version.replace(/^v0\.0\.0-(\d{8})\d+-\w+$/, '$1');
 
 const short = (value: Spread | undefined): string => (value === undefined ? '' : digits(value.median));
 
