@@ -71,8 +71,8 @@ function draw({ title, unit, categories, series }: Bars): string {
       backgroundColor: '#ffffff',
       color: COLOURS,
       title: { text: title, left: 'center', textStyle: { fontSize: 15 } },
-      legend: { bottom: 0, data: used.map(({ name }) => name) },
-      grid: { left: 60, right: 20, top: 50, bottom: rotated ? 130 : 60 },
+      legend: { bottom: 0, itemGap: 28, data: used.map(({ name }) => name) },
+      grid: { left: rotated ? 140 : 60, right: 20, top: 50, bottom: rotated ? 130 : 60 },
       xAxis: { type: 'category', data: [...categories], axisLabel: { interval: 0, ...(rotated ? { rotate: 35 } : {}) } },
       yAxis: { type: 'value', name: unit },
       series: used.flatMap(({ name, values }, index) => [
