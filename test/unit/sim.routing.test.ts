@@ -223,6 +223,10 @@ describe('look-ups', () => {
     }
     expect(await lookup(world, 'viewer', world.nameKey('lamp.gateway2'), [lamp])).toEqual({ status: 'notFound' });
     expect(await lookup(world, 'viewer', world.nameKey('viewer'))).toEqual({ status: 'found', keys: [world.key('viewer')] });
+    // A root and a relay have names, too, though they stand in no table of their own.
+    for (const name of ['root', 'mid']) {
+      expect(await lookup(world, 'viewer', world.nameKey(name))).toEqual({ status: 'found', keys: [world.key(name)] });
+    }
     expect(await lookup(world, 'viewer', world.nameKey('nobody'))).toEqual({ status: 'notFound' });
   });
 

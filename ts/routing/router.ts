@@ -81,6 +81,9 @@ interface Connection {
   readonly since: Generation;
 }
 
+/** Keys that an answer to a look-up names at most. */
+const CANDIDATES = 4;
+
 export class Router {
   readonly table: RoutingTable;
   readonly setups: PathSetups;
@@ -130,13 +133,22 @@ export class Router {
     this.#lookups = new Lookups({
       parent: () => this.parent()?.id,
       isRoot: () => host.parents().length === 0,
-      holders: (name, exclude) => this.table.holders(name, exclude),
+      holders: (name, exclude) => this.#holders(name, exclude),
       send: (link, frame) => host.send(link, frame),
       randomU64: () => view(host.random(8)).getBigUint64(0),
       now: () => host.now(),
       count: (reason) => this.#count(reason),
     });
     this.#checks = new Bucket(CHECKS.perSecond, CHECKS.burst, host.now());
+  }
+
+  /** Who holds a name, as far as we know: our descendants, and what is hosted here, which stands in no table of ours. */
+  #holders(name: PublicKey, exclude: readonly PublicKey[]): PublicKey[] {
+    const holds = (names: readonly KeyPair[]): boolean => names.some((pair) => pair.publicKey === name);
+    const hosted = this.#host.endpoints().filter((endpoint) => holds(endpoint.names));
+    const own = holds(this.#host.names()) ? [this.#host.pair.publicKey] : [];
+    const here = [...own, ...hosted.map((endpoint) => endpoint.pair.publicKey)].filter((key) => !exclude.includes(key));
+    return [...here, ...this.table.holders(name, exclude)].slice(0, CANDIDATES);
   }
 
   /** The parent in use: the first configured one that is connected. */
