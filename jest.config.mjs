@@ -1,4 +1,4 @@
-/** Unit tests run side by side; integration tests make network namespaces and run one after another (`--runInBand`). */
+/** Unit tests run side by side; integration tests make network namespaces of their own, so scripts/test.sh runs two of them at a time. */
 const shared = {
   testEnvironment: 'node',
   extensionsToTreatAsEsm: ['.ts'],
