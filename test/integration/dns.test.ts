@@ -266,6 +266,10 @@ describe('a pool of a /29', () => {
 
   test('once the connection has ended, its address is as good as any other', async () => {
     await subscriber.kill('SIGTERM');
+    // What is unacknowledged when the node is killed would be sent again after its start, and take the address as its connection's.
+    await waitFor(async () => !(await small.host.exec(['ss', '-tanH', 'dst', busy])).stdout.match(/^(?!TIME-WAIT)\S/m), {
+      what: 'the last acknowledgement',
+    });
     // Late packets of an ended connection may come for a minute, says the core, for two, says the kernel: they needn't be waited for here.
     await small.killHard();
     await small.host.exec(['conntrack', '-D', '-d', busy]);
