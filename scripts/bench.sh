@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# npm run bench [-- SUITE... --quick --record --gate]: measures; by default micro, tunnel and cameras, then writes tables and pictures.
+# npm run bench [-- SUITE... --quick --record --gate]: measures; by default micro, tunnel, cameras and isolation, then writes tables and pictures.
 #   micro     small parts, timed alone
 #   tunnel    whole tunnels beside wireguard-go and nebula; --gate: fails when a ratio has fallen below half of what is recorded, twice
 #   cameras   many RTP streams through one relay
+#   isolation what floods through a relay and at it leave of one flow, of pings and of the event loops
+#   profile   flame graphs of chosen tunnels (bench/results/*.svg)
 #   report    only writes tables and pictures of what was measured last
 #   gates     instructions per packet and sizes, against bench/recorded.json
 # --quick: everything within 4 minutes. --record: what is measured becomes the figures that the repository keeps, the README's among them.
@@ -12,14 +14,14 @@ options=()
 for argument in "$@"; do
   case $argument in
     --quick | --record | --gate) options+=("$argument") ;;
-    micro | tunnel | cameras | report | gates) suites+=("$argument") ;;
+    micro | tunnel | cameras | isolation | profile | report | gates) suites+=("$argument") ;;
     *)
-      say "no such bench: $argument (there are micro, tunnel, cameras, report and gates; --quick, --record and --gate)"
+      say "no such bench: $argument (there are micro, tunnel, cameras, isolation, profile, report and gates; --quick, --record and --gate)"
       exit 2
       ;;
   esac
 done
-((${#suites[@]})) || suites=(micro tunnel cameras)
+((${#suites[@]})) || suites=(micro tunnel cameras isolation)
 say "building"
 need_apt build demo test
 build_native

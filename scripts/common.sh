@@ -124,9 +124,12 @@ build_programs() {
   ln -sfn ../../Release build/programs/build/Release
 }
 
-# The Rust programs of the bench: what is timed or counted there alone.
+# The Rust and C programs of the bench: what is timed or counted there alone, and what makes a load.
 build_bench() {
+  need_apt build
   need_rust
   say "building the bench's programs"
   cargo build --manifest-path native/Cargo.toml --locked --release --quiet -p thicket-core --features simd --examples
+  mkdir -p build/bench
+  cc -O2 -std=c17 -Wall -Wextra -Werror -o build/bench/flood bench/isolation/flood.c
 }

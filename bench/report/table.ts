@@ -2,6 +2,8 @@
 import type { Circumstances, Results } from '../shared/results.js';
 import { digits, type Spread } from '../shared/statistics.js';
 import { type Run, type TestName, TOPOLOGIES, type Topology } from '../tunnel/results.js';
+import { isolationParts, isolationSummary } from './isolation.js';
+import { full, markdown, title } from './markdown.js';
 import { figure, type Target, targets } from './targets.js';
 
 const NAMES: Readonly<Record<Topology, string>> = {
@@ -24,7 +26,7 @@ const TESTS: Readonly<Record<TestName, string>> = {
 
 /** What stands in the README. */
 export function summary(results: Results): string {
-  const { tunnel } = results.suites;
+  const { tunnel, isolation } = results.suites;
   if (tunnel === undefined) return 'Not measured yet.';
   const { runs, tunnels, seconds, rounds, run } = tunnel;
   const columns = Object.entries(tunnels);
@@ -41,12 +43,13 @@ export function summary(results: Results): string {
   }
   const told = `Medians of ${rounds} runs of ${seconds} s by turns. ${where(run)} Both ends, the relay and iperf3 share these cores. More, and how much runs differed: `;
   const kept = lines.filter((cells) => cells.slice(1).some((cell) => cell !== ''));
-  return `${told}[bench/figures](bench/figures/table.md).\n\n${markdown(head, kept)}`;
+  const beside = isolation === undefined ? [] : [isolationSummary(isolation)];
+  return [`${told}[bench/figures](bench/figures/table.md).`, markdown(head, kept), ...beside].join('\n\n');
 }
 
 /** All that was measured. */
 export function document(results: Results): string {
-  const { micro, tunnel, cameras } = results.suites;
+  const { micro, tunnel, cameras, isolation } = results.suites;
   const parts = [
     '# Figures',
     'Written by `npm run bench`; not to be edited. A cell is a median (least – most).',
@@ -83,6 +86,7 @@ export function document(results: Results): string {
     parts.push('## Cameras', `${where(cameras.run)} Streams of ${stream}; the relay has one core.`);
     parts.push(markdown(['streams', '', 'packets lost', 'late', 'median, ms', 'p99, ms', 'most, ms', 'relay busy, %'], rows));
   }
+  if (isolation !== undefined) parts.push('## Isolation', where(isolation.run), ...isolationParts(isolation));
   if (micro !== undefined) {
     const sizes = [...new Set(micro.seal.map(({ size }) => size))];
     const rows = [...new Set(micro.seal.map(({ implementation }) => implementation))].map((name) => [
@@ -135,16 +139,3 @@ function where({ machine, versions, loadBefore, begun, quick }: Circumstances): 
 const date = (version: string): string => version.replace(/^v0\.0\.0-(\d{8})\d+-\w+$/, '$1');
 
 const short = (value: Spread | undefined): string => (value === undefined ? '' : digits(value.median));
-
-function full(value: Spread | undefined): string {
-  if (value === undefined) return '';
-  return value.runs === 1 ? digits(value.median) : `${digits(value.median)} (${digits(value.least)} – ${digits(value.most)})`;
-}
-
-function markdown(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]): string =>
-    `|${cells.map((cell) => (cell === '' ? ' |' : ` ${cell.replaceAll('|', '\\|')} |`)).join('')}`;
-  return [line(head), `|${' --- |'.repeat(head.length)}`, ...rows.map(line)].join('\n');
-}
-
-const title = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);

@@ -1,4 +1,5 @@
 /** The figures to reach, and which are. */
+import type { DelayRun, Load } from '../isolation/results.js';
 import type { Results } from '../shared/results.js';
 import { median, type Spread, spread } from '../shared/statistics.js';
 import { ratios, runsOf, type Which } from '../tunnel/ratios.js';
@@ -8,7 +9,7 @@ export type Verdict = 'reached' | 'not reached' | 'not measured';
 
 export interface Target {
   readonly what: string;
-  readonly unit: '×' | 'MB' | '%' | 'ms';
+  readonly unit: '×' | 'MB' | '%' | 'ms' | 's';
   readonly atLeast: boolean;
   readonly target: number;
   /** The target where the processor has AVX-512 with IFMA. */
@@ -20,9 +21,9 @@ export interface Target {
 type Wanted = Omit<Target, 'measured' | 'verdict'>;
 
 export function targets(results: Results): Target[] {
-  const { tunnel, cameras, micro } = results.suites;
+  const { tunnel, cameras, micro, isolation } = results.suites;
   const runs = tunnel?.runs ?? [];
-  const wide = (tunnel ?? micro ?? cameras)?.run.machine.avx512 ?? false;
+  const wide = (tunnel ?? micro ?? cameras ?? isolation)?.run.machine.avx512 ?? false;
   const rows: Target[] = [];
   const add = (wanted: Wanted, measured: Spread | undefined): void => {
     rows.push({ ...wanted, measured, verdict: verdict(wanted, measured, wide) });
@@ -59,6 +60,35 @@ export function targets(results: Results): Target[] {
     const added = through.map((run) => run.delay.p99 - without);
     add(wantedOf(`${streams} cameras, p99 of the delay above the median without a tunnel`, 'ms', false, 2), some(added));
   }
+
+  const shares = isolation?.shares ?? [];
+  const kept = (...loads: readonly Load[]): number[][] =>
+    loads.map((load) => shares.filter((run) => run.load === load && run.far !== 'same').map(({ alone, loaded }) => loaded / alone));
+  add(more("a flow beside another child's that saturates the relay, of itself", 0.9), worst(kept('udp200', 'udp1316', 'tcp')));
+  add(more('a flow beside 50,000 made-up handshakes a second, of itself', 0.8), worst(kept('handshakes')));
+  const joins = (isolation?.joins ?? []).filter(({ flooded }) => flooded).map(({ seconds }) => seconds);
+  add(wantedOf('a new child beside these handshakes, until it is in', 's', false, 10), most(joins));
+  const pings = [undefined, 100].map((limit) => (isolation?.pings ?? []).filter((run) => run.limit === limit).map((run) => run.median));
+  add(wantedOf('ping beside a TCP stream that takes all', 'ms', false, 20), worst(pings, false));
+  const busy = (isolation?.delays ?? []).filter(({ load }) => load !== 'idle');
+  const held = (of: (run: DelayRun) => number): number[][] =>
+    (['tcp', 'udp200'] as const).flatMap((load) =>
+      (['relay', 'gateway'] as const).map((node) => busy.filter((run) => run.load === load && run.node === node).map(of)),
+    );
+  add(
+    wantedOf('event loops while the link is saturated, p99 of their delay', 'ms', false, 5),
+    worst(
+      held((run) => run.p99),
+      false,
+    ),
+  );
+  add(
+    wantedOf('event loops while the link is saturated, longest delay', 'ms', false, 5),
+    worst(
+      held((run) => run.most),
+      false,
+    ),
+  );
 
   for (const [lanes, size, target, stretch] of [
     ['AVX-512', 1_400, 1.9, 2.15],

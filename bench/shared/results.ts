@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { repository } from '../../test/lab/index.js';
 import type { Cameras } from '../cameras/results.js';
+import type { Isolation } from '../isolation/results.js';
 import type { Micro } from '../micro/results.js';
 import type { Tunnel } from '../tunnel/results.js';
 import { load, type Machine, machine, type Versions, versions } from './machine.js';
@@ -24,6 +25,7 @@ export interface Suites {
   readonly micro: Micro;
   readonly tunnel: Tunnel;
   readonly cameras: Cameras;
+  readonly isolation: Isolation;
 }
 
 export type SuiteName = keyof Suites;
@@ -64,7 +66,7 @@ export function writeSuite<S extends SuiteName>(name: S, run: Circumstances, fig
 
 /** What was measured last, suite by suite. */
 export function readSuites(): Results {
-  const names: readonly SuiteName[] = ['micro', 'tunnel', 'cameras'];
+  const names: readonly SuiteName[] = ['micro', 'tunnel', 'cameras', 'isolation'];
   const found = names.flatMap((name) => {
     const file = join(RESULTS, `${name}.json`);
     return existsSync(file) ? [[name, JSON.parse(readFileSync(file, 'utf8')) as unknown] as const] : [];

@@ -69,6 +69,9 @@ async function udp(route: Route, seconds: number, size: number, direction: 'up' 
   };
 }
 
+/** From whom to where. */
+export type Ends = Pick<Route, 'client' | 'address'>;
+
 interface Sum {
   readonly seconds: number;
   readonly bytes: number;
@@ -82,7 +85,8 @@ interface End {
   readonly sum_received?: Sum;
 }
 
-async function iperf({ client, address }: Route, seconds: number, options: readonly string[]): Promise<End> {
+/** Runs iperf3's client to its end; throws when it complains. */
+export async function iperf({ client, address }: Ends, seconds: number, options: readonly string[]): Promise<End> {
   const argv = ['iperf3', '-c', address, '-t', String(seconds), '-J', '--connect-timeout', '5000', ...options];
   const { stdout, code } = await client.exec(argv, { timeoutMs: (seconds + 30) * 1_000, check: false });
   const { end, error } = JSON.parse(stdout) as { readonly end: End; readonly error?: string };
@@ -90,7 +94,7 @@ async function iperf({ client, address }: Route, seconds: number, options: reado
   return end;
 }
 
-async function ping({ client, address }: Route, seconds: number): Promise<Figures> {
+export async function ping({ client, address }: Ends, seconds: number): Promise<Figures> {
   const count = Math.round((seconds * 1_000) / PINGS_EVERY_MS);
   const argv = ['ping', '-n', '-c', String(count), '-i', String(PINGS_EVERY_MS / 1_000), '-W', '2', address];
   const { stdout } = await client.exec(argv, { timeoutMs: (seconds + 30) * 1_000, check: false });

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Isolation, Load, ShareRun } from '../../bench/isolation/results.js';
 import { charts } from '../../bench/report/charts.js';
 import { FIGURES, readReadme, readRecordedResults, withFigures } from '../../bench/report/readme.js';
 import { document, summary } from '../../bench/report/table.js';
@@ -105,6 +106,41 @@ describe('targets', () => {
   test('of what was not run are not measured', () => {
     const rows = targets({ schema: 1, suites: {} });
     expect(new Set(rows.map(({ verdict }) => verdict))).toEqual(new Set(['not measured']));
+  });
+});
+
+describe('isolation', () => {
+  const share = (load: Load, far: ShareRun['far'], loaded: number): ShareRun => ({
+    ...{ round: 0, load, far, alone: 20, loaded, strength: 50, unit: 'kpps' },
+  });
+  const all = (shares: readonly ShareRun[], more: Partial<Isolation> = {}): Results => {
+    const none = { seconds: 2, rounds: 1, bitsPerSecond: 20e6, packetBytes: 1_316, joins: [], pings: [], delays: [] };
+    return { schema: 1, suites: { isolation: { ...none, ...more, shares, run: circumstances(true) } } };
+  };
+
+  test("the worst load counts, but not what the flow's own gateway has to do with it", () => {
+    const shares = [share('tcp', 'other', 20), share('udp200', 'other', 18), share('udp1316', 'same', 2)];
+    expect(verdictOf(all(shares), /^a flow beside another child/)).toMatchObject({ measured: { median: 0.9 }, verdict: 'reached' });
+    expect(verdictOf(all([...shares, share('udp1316', 'other', 17)]), /^a flow beside another/)?.verdict).toBe('not reached');
+    expect(verdictOf(all(shares), /made-up handshakes a second/)?.verdict).toBe('not measured');
+  });
+
+  test('the slowest join counts, and the slower of two pings', () => {
+    const joins = [1, 11].map((seconds, round) => ({ round, flooded: true, seconds }));
+    expect(verdictOf(all([], { joins }), /^a new child/)).toMatchObject({ measured: { median: 11 }, verdict: 'not reached' });
+    const ping = { round: 0, p99: 30, stream: 90 };
+    const pings = [
+      { ...ping, median: 3 },
+      { ...ping, median: 21, limit: 100 },
+    ];
+    expect(verdictOf(all([], { pings }), /^ping beside/)).toMatchObject({ measured: { median: 21 }, verdict: 'not reached' });
+  });
+
+  test('has a table of its own, also beside the tunnels in the README', () => {
+    const { suites } = all([share('udp200', 'other', 18)]);
+    const text = summary({ schema: 1, suites: { ...results(runs('thicket', 'direct', 'tcp1 up', [3])).suites, ...suites } });
+    expect(text).toContain("| beside another child's flood of small datagrams | 90 % |");
+    expect(document({ schema: 1, suites })).toContain('| 50.0 kpps | 20.0 | 18.0 | 0.90 |');
   });
 });
 
