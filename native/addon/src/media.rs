@@ -53,7 +53,11 @@ impl Media {
         for _ in 0..TRIES {
             self.cursor = self.cursor.wrapping_add(1);
             let rtp = first + 2 * (self.cursor % count) as u16;
-            let bind = |port| Udp::bind(SocketAddr::new(lan, port), false);
+            let bind = |port| {
+                let socket = Udp::bind(SocketAddr::new(lan, port), false)?;
+                // Towards a device: its network is its owner's affair.
+                socket.set_fragmenting(true).map(|()| socket)
+            };
             match bind(rtp).and_then(|socket| Ok([socket, bind(rtp + 1)?])) {
                 Ok(sockets) => {
                     self.add(poll, id, sockets)?;

@@ -7,7 +7,7 @@ mod sys;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
-use sys::{Outgoing, Patience, ReceiveBuffers, Received, Udp};
+use sys::{Outgoing, Patience, ReceiveBuffers, Received, TooLong, Udp};
 
 fn bind(ip: impl Into<IpAddr>, dual: bool) -> Udp {
     Udp::bind(SocketAddr::new(ip.into(), 0), dual).unwrap()
@@ -120,4 +120,26 @@ fn a_destination_that_takes_no_trains_gets_single_datagrams_and_the_others_go_on
         assert_eq!(send(&mut sender, narrow.local(), None, 100, &long[..1_050]), 0);
         assert_eq!(lengths(&narrow, 1_050), [[100; 10].as_slice(), &[50]].concat());
     }
+}
+
+#[test]
+fn what_the_first_link_does_not_take_is_told_unless_it_may_be_fragmented() {
+    let (mut sender, receiver) = (bind(Ipv6Addr::LOCALHOST, false), bind(Ipv6Addr::LOCALHOST, false));
+    let to = receiver.local();
+    // What the loopback interface takes at once.
+    let most = 65_536 - 48;
+    assert_eq!(send(&mut sender, to, None, most, &vec![1; most]), 0);
+    assert_eq!(lengths(&receiver, most), [most]);
+    assert_eq!(sender.take_too_long(), None);
+    let long = most + 10;
+    assert_eq!(send(&mut sender, to, None, long, &vec![1; long]), long);
+    let told = TooLong {
+        to,
+        len: long,
+        datagrams: 1,
+    };
+    assert_eq!((sender.take_too_long(), sender.take_too_long()), (Some(told), None));
+    sender.set_fragmenting(true).unwrap();
+    assert_eq!(send(&mut sender, to, None, long, &vec![1; long]), 0);
+    assert_eq!(sender.take_too_long(), None);
 }

@@ -8,7 +8,7 @@ mod udp;
 
 pub use poll::{EventFd, Poll};
 pub use tun::{Tun, TunOffload};
-pub use udp::{Outgoing, Patience, ReceiveBuffers, Received, Udp};
+pub use udp::{Outgoing, Patience, ReceiveBuffers, Received, TooLong, Udp};
 
 use std::io;
 

@@ -22,6 +22,9 @@ const SINGLE_FOR: Duration = Duration::from_secs(10);
 /// So many such destinations are remembered.
 const SINGLE: usize = 16;
 
+/// Destinations remembered whose datagrams were too long for the first link.
+const TOO_LONG: usize = 16;
+
 /// How much longer full socket buffers may hold the worker up in this round; beyond it, what doesn't fit is dropped.
 pub struct Patience(Duration);
 
@@ -72,6 +75,18 @@ pub struct Udp {
     local: SocketAddr,
     gso: bool,
     single: Vec<(SocketAddr, Instant)>,
+    too_long: Vec<TooLong>,
+}
+
+/// Datagrams that the first link on their way doesn't take: no socket of ours fragments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong {
+    /// Where to.
+    pub to: SocketAddr,
+    /// Bytes of the shortest of them.
+    pub len: usize,
+    /// How many.
+    pub datagrams: usize,
 }
 
 /// One received buffer: datagrams of `segment` bytes (the last may be shorter) from one source.
@@ -146,7 +161,9 @@ impl Udp {
             local: address,
             gso: true,
             single: Vec::with_capacity(SINGLE),
+            too_long: Vec::with_capacity(TOO_LONG),
         };
+        socket.set_fragmenting(false)?;
         if socket.v6 {
             socket.set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, libc::c_int::from(!dual))?;
         }
@@ -179,6 +196,35 @@ impl Udp {
         } else {
             self.set(libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
         };
+    }
+
+    /// Whether datagrams may leave as IP fragments; not unless asked for. Otherwise they are as long as the first link takes, whatever ICMP says
+    /// about the rest of the way (anybody can forge that; the sessions' own probes find out).
+    pub fn set_fragmenting(&self, allowed: bool) -> io::Result<()> {
+        let (v4, v6) = if allowed {
+            (libc::IP_PMTUDISC_WANT, libc::IPV6_PMTUDISC_WANT)
+        } else {
+            (libc::IP_PMTUDISC_PROBE, libc::IPV6_PMTUDISC_PROBE)
+        };
+        if self.v6 {
+            self.set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, v6)?;
+        }
+        // An IPv6 socket's too: for IPv4 through it.
+        self.set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, v4)
+    }
+
+    /// What was too long since this was last asked.
+    pub fn take_too_long(&mut self) -> Option<TooLong> {
+        self.too_long.pop()
+    }
+
+    fn note_too_long(&mut self, to: SocketAddr, len: usize, datagrams: usize) {
+        if let Some(known) = self.too_long.iter_mut().find(|known| known.to == to) {
+            known.len = known.len.min(len);
+            known.datagrams += datagrams;
+        } else if self.too_long.len() < TOO_LONG {
+            self.too_long.push(TooLong { to, len, datagrams });
+        }
     }
 
     fn set(&self, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
@@ -346,9 +392,25 @@ impl Udp {
     fn send_otherwise(&mut self, out: Outgoing, error: &io::Error, patience: &mut Patience) -> usize {
         let code = error.raw_os_error();
         if out.is_train() && matches!(code, Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)) {
+            let sent = match self.send_some(&[out.single().next()]) {
+                Ok(_) => out.segment,
+                // Each by itself is too long for the first link: that is no reason to send what fits one by one.
+                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                    self.note_too_long(out.to, out.segment, out.bytes.len().div_ceil(out.segment.max(1)));
+                    return out.bytes.len();
+                }
+                Err(_) => 0,
+            };
             self.note_single(out.to);
+            let rest = Outgoing {
+                bytes: out.bytes.get(sent..).unwrap_or(&[]),
+                ..out
+            };
             let mut batch = Batch::new();
-            return self.send_single(out, &mut batch, patience) + self.send_batch(batch.all(), patience);
+            return self.send_single(rest, &mut batch, patience) + self.send_batch(batch.all(), patience);
+        }
+        if code == Some(libc::EMSGSIZE) {
+            self.note_too_long(out.to, out.bytes.len(), 1);
         }
         // Not ours any more, or it leads nowhere: the neighbour sees where it comes from.
         let elsewhere = matches!(
