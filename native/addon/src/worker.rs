@@ -3,7 +3,7 @@
 
 use crate::aead::Sealer;
 use crate::media::Media;
-use crate::sys::{EventFd, Outgoing, Patience, Poll, ReceiveBuffers, Received, Tun, Udp};
+use crate::sys::{EventFd, Outgoing, Patience, Poll, ReceiveBuffers, Received, TooLong, Tun, Udp};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -154,6 +154,7 @@ impl<E: Events> Worker<E> {
                 return;
             }
             let now = self.now();
+            self.tell_too_long(now);
             self.core.handle_timeout(now);
             self.serve_media();
             self.tell();
@@ -295,6 +296,15 @@ impl<E: Events> Worker<E> {
             }
         }
         Ok(())
+    }
+
+    /// Datagrams that no first link took in this round.
+    fn tell_too_long(&mut self, now: Instant) {
+        for socket in &mut self.sockets {
+            while let Some(TooLong { to, len, datagrams }) = socket.take_too_long() {
+                self.core.too_long(now, to, len, datagrams);
+            }
+        }
     }
 
     /// Media from a device.

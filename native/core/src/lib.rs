@@ -22,6 +22,7 @@ mod labels;
 mod links;
 mod merge;
 mod outbound;
+mod path_size;
 mod receive;
 mod replay;
 mod rtsp;

@@ -66,6 +66,8 @@ drop_reasons! {
     HopLimit => "hopLimit",
     /// Too long even for four parts.
     TooLong => "tooLong",
+    /// Longer than the first link on its way takes.
+    TooLongForLink => "tooLongForLink",
     /// Fragments or parts that never became whole, or too many of them.
     Unassembled => "unassembled",
     /// The flow table is full.
