@@ -42,7 +42,11 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     });
     undo.push(() => control.close());
     const membership = store.membership(systemClock.wallSeconds());
-    let deliver: (event: DataPlaneEvent) => void = () => {};
+    // Until the node is there to hear it: what the data plane says of the machine, or of its end.
+    const early: DataPlaneEvent[] = [];
+    let deliver = (event: DataPlaneEvent): void => {
+      if (event.type === 'log' || event.type === 'fatal') early.push(event);
+    };
     let inUse: () => Promise<InUse> = () => Promise.resolve(() => true);
     const place = await takePlace(
       {
@@ -58,6 +62,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     );
     const running = new Node({ ...options, store, local, log, place, fileConfig: config, membership, epoch: store.nextEpoch(), undo });
     deliver = (event) => running.handle(event);
+    for (const event of early) deliver(event);
     inUse = () => running.inUse();
     await running.open();
     node = running;
