@@ -58,7 +58,12 @@ impl Tun {
         if offload == TunOffload::Auto {
             match Self::attach(name, true) {
                 Ok(tun) => return Ok(tun),
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                // Virtio headers, or the calls about them, are unknown here.
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EINVAL | libc::ENOTTY | libc::EOPNOTSUPP)
+                    ) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -93,6 +98,9 @@ impl Tun {
         };
         if vnet {
             tun.offload()?;
+        } else {
+            // A device that outlived an earlier run still has that one's offloads: packets without a header must come whole. An error: it knows none.
+            let _ = tun.set_offload(0);
         }
         Ok(tun)
     }
@@ -103,47 +111,28 @@ impl Tun {
         // SAFETY: TUNSETVNETHDRSZ reads an int.
         check(unsafe { libc::ioctl(self.file.as_raw_fd(), TUNSETVNETHDRSZ as _, &size) })?;
         let tso = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
-        let steps = [
-            (
-                tso | TUN_F_USO4 | TUN_F_USO6,
-                TunFeatures {
-                    checksum: true,
-                    tso: true,
-                    uso: true,
-                },
-            ),
-            (
-                tso,
-                TunFeatures {
-                    checksum: true,
-                    tso: true,
-                    uso: false,
-                },
-            ),
-            (
-                TUN_F_CSUM,
-                TunFeatures {
-                    checksum: true,
-                    tso: false,
-                    uso: false,
-                },
-            ),
-            (0, TunFeatures::default()),
-        ];
-        for (flags, features) in steps {
-            // SAFETY: TUNSETOFFLOAD takes its argument by value.
-            if check(unsafe { libc::ioctl(self.file.as_raw_fd(), TUNSETOFFLOAD as _, libc::c_ulong::from(flags)) })
-                .is_ok()
-            {
+        let mut result = Ok(());
+        for (flags, tso, uso) in [
+            (tso | TUN_F_USO4 | TUN_F_USO6, true, true),
+            (tso, true, false),
+            (TUN_F_CSUM, false, false),
+            (0, false, false),
+        ] {
+            result = self.set_offload(flags);
+            if result.is_ok() {
                 // A virtio header may say NEEDS_CSUM on writing whatever was negotiated for reading.
-                self.features = TunFeatures {
-                    checksum: true,
-                    ..features
-                };
-                return Ok(());
+                let checksum = true;
+                self.features = TunFeatures { checksum, tso, uso };
+                break;
             }
         }
-        Err(io::Error::last_os_error())
+        result
+    }
+
+    /// What the kernel may leave to us in packets that we read.
+    fn set_offload(&self, flags: libc::c_uint) -> io::Result<()> {
+        // SAFETY: TUNSETOFFLOAD takes its argument by value.
+        check(unsafe { libc::ioctl(self.file.as_raw_fd(), TUNSETOFFLOAD as _, libc::c_ulong::from(flags)) }).map(drop)
     }
 
     /// The name that the kernel gave.

@@ -74,6 +74,7 @@ pub struct Udp {
     v6: bool,
     local: SocketAddr,
     gso: bool,
+    gro: bool,
     single: Vec<(SocketAddr, Instant)>,
     too_long: Vec<TooLong>,
 }
@@ -160,6 +161,7 @@ impl Udp {
             v6: address.is_ipv6(),
             local: address,
             gso: true,
+            gro: true,
             single: Vec::with_capacity(SINGLE),
             too_long: Vec::with_capacity(TOO_LONG),
         };
@@ -180,7 +182,7 @@ impl Udp {
         check(unsafe { libc::bind(socket.fd.as_raw_fd(), (&raw const name).cast(), len) })?;
         socket.local = socket.local_address()?;
         // Both are optional: older kernels send and receive one by one.
-        let _ = socket.set(SOL_UDP, UDP_GRO, 1);
+        socket.gro = socket.set(SOL_UDP, UDP_GRO, 1).is_ok();
         socket.gso = socket.set(SOL_UDP, UDP_SEGMENT, 0).is_ok();
         Ok(socket)
     }
@@ -256,8 +258,9 @@ impl Udp {
     pub fn describe(&self) -> String {
         let buffer = |name| self.get(libc::SOL_SOCKET, name).unwrap_or(0) >> 10;
         let (receive, send) = (buffer(libc::SO_RCVBUF), buffer(libc::SO_SNDBUF));
-        let trains = if self.gso { "" } else { ", datagrams one by one" };
-        format!("buffers of {receive} KiB in and {send} KiB out{trains}")
+        let trains = |offloaded| if offloaded { "in trains" } else { "one by one" };
+        let (sent, received) = (trains(self.gso), trains(self.gro));
+        format!("buffers of {receive} KiB in and {send} KiB out, received {received}, sent {sent}")
     }
 
     /// Where it is bound.
