@@ -71,6 +71,7 @@ export function fakeHost(): FakeHost {
       dns: { domain: 'thicket', addresses: ['198.18.0.1'], port: 53 },
       relay: { packets: 5, bytes: 6_000, labels: 4 },
       ledger: { payload: 10_000_000, overhead: 2_000, control: 300, keepAlive: 40 },
+      trains: { sealed: [5, 0, 0, 0, 0, 2, 0], opened: [4, 0, 1, 0, 0, 0, 0] },
       drops: { replay: 3, policy: 0 },
       refused: { 'bad signature': 1 },
       warnings: ['the clock is behind'],

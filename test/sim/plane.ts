@@ -372,6 +372,7 @@ export class SimPlane implements DataPlane {
       media: 0,
       relay: { packets: BigInt(this.relayed), bytes: 0n, labels: this.relayLabels },
       ledger: { payload: 0n, overhead: 0n, control: 0n, keepAlive: 0n },
+      trains: { sealed: [], opened: [] },
       drops: Object.fromEntries(Object.entries(this.drops).map(([name, count]) => [name, BigInt(count)])),
     };
   }

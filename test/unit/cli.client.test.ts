@@ -90,6 +90,7 @@ describe('for people', () => {
       interface: null,
       dns: null,
       warnings: [],
+      trains: { sealed: [0, 0, 0, 0, 0, 0, 0], opened: [0, 0, 0, 0, 0, 0, 0] },
       drops: {},
       refused: {},
     });

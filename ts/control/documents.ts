@@ -85,6 +85,8 @@ export interface StatusDocument {
   readonly dns: { readonly domain: string; readonly addresses: readonly string[]; readonly port: number } | null;
   readonly relay: { readonly packets: number; readonly bytes: number; readonly labels: number };
   readonly ledger: { readonly payload: number; readonly overhead: number; readonly control: number; readonly keepAlive: number };
+  /** How full trains are: so many calls of the AEAD had 1, 2–3, 4–7, 8–15, 16–31, 32–63, and 64 or more packets. */
+  readonly trains: { readonly sealed: readonly number[]; readonly opened: readonly number[] };
   /** Dropped packets by reason, and refused control frames by reason. */
   readonly drops: Readonly<Record<string, number>>;
   readonly refused: Readonly<Record<string, number>>;

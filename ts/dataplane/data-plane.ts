@@ -219,6 +219,8 @@ export interface DataPlaneStats {
   /** Streams set up by RTSP whose datagrams may pass now, at a gateway or at a viewer. */
   readonly media: number;
   readonly ledger: { readonly payload: bigint; readonly overhead: bigint; readonly control: bigint; readonly keepAlive: bigint };
+  /** How full trains are: so many calls of the AEAD had 1, 2–3, 4–7, 8–15, 16–31, 32–63, and 64 or more packets. */
+  readonly trains: { readonly sealed: readonly bigint[]; readonly opened: readonly bigint[] };
   /** Dropped packets by reason; the reasons are listed in native/core's `DropReason`. */
   readonly drops: Readonly<Record<string, bigint>>;
 }

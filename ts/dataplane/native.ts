@@ -44,6 +44,8 @@ interface NativeStats {
   readonly overhead: bigint;
   readonly control: bigint;
   readonly keepAlive: bigint;
+  readonly sealed: readonly bigint[];
+  readonly opened: readonly bigint[];
   readonly drops: readonly { readonly name: string; readonly count: bigint }[];
 }
 
@@ -234,6 +236,7 @@ class NativeBackend implements DataPlane {
       relay: { packets: s.relayPackets, bytes: s.relayBytes, labels: s.relayLabels },
       media: s.media,
       ledger: { payload: s.payload, overhead: s.overhead, control: s.control, keepAlive: s.keepAlive },
+      trains: { sealed: s.sealed, opened: s.opened },
       drops: Object.fromEntries(s.drops.map(({ name, count }) => [name, count])),
     };
   }

@@ -104,6 +104,7 @@ export class NodeControl implements ControlHost {
         control: safe(stats.ledger.control),
         keepAlive: safe(stats.ledger.keepAlive),
       },
+      trains: { sealed: stats.trains.sealed.map(safe), opened: stats.trains.opened.map(safe) },
       drops: Object.fromEntries(Object.entries(stats.drops).map(([reason, count]) => [reason, safe(count)])),
       refused: { ...this.#o.links.counters, ...router.counters, ...router.setups.counters },
       warnings: this.#o.warnings(),

@@ -267,7 +267,14 @@ pub struct JsStats {
     relay: JsRelay,
     media: f64,
     ledger: JsLedger,
+    trains: JsTrains,
     drops: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Serialize)]
+struct JsTrains {
+    sealed: [u64; 7],
+    opened: [u64; 7],
 }
 
 /// A misuse of the interface by our own TypeScript.
@@ -558,6 +565,10 @@ pub fn stats(stats: &Stats) -> JsStats {
             overhead: stats.ledger.overhead,
             control: stats.ledger.control,
             keep_alive: stats.ledger.keep_alive,
+        },
+        trains: JsTrains {
+            sealed: stats.sealed.0,
+            opened: stats.opened.0,
         },
         drops: stats.drops.iter().copied().collect(),
     }

@@ -134,17 +134,21 @@ impl WasmCore {
 
     /// Counters now, shaped as `DataPlaneStats`.
     pub fn stats(&self, now: u64) -> Result<JsValue, JsError> {
-        to_js(&stats(&self.core.stats(Instant::from_micros(now))))
+        let mut counters = self.core.stats(Instant::from_micros(now));
+        counters.sealed = self.tx.sealed().plus(self.rx.tx.sealed());
+        to_js(&stats(&counters))
     }
 
     fn collect_made(&mut self) {
-        take_trains(&self.tx.trains, &self.tx.buffer, false, &mut self.datagrams);
+        let (trains, bytes) = self.tx.ready();
+        take_trains(trains, bytes, false, &mut self.datagrams);
         self.tx.clear();
     }
 
     fn collect_received(&mut self, buffer: &[u8]) {
         take_trains(&self.rx.relays, buffer, true, &mut self.datagrams);
-        take_trains(&self.rx.tx.trains, &self.rx.tx.buffer, false, &mut self.datagrams);
+        let (trains, bytes) = self.rx.tx.ready();
+        take_trains(trains, bytes, false, &mut self.datagrams);
         take_packets(&self.rx.tun, buffer, &mut self.packets);
         self.rx.clear();
     }

@@ -155,6 +155,8 @@ pub struct JsStats {
     pub overhead: BigInt,
     pub control: BigInt,
     pub keep_alive: BigInt,
+    pub sealed: Vec<BigInt>,
+    pub opened: Vec<BigInt>,
     pub drops: Vec<JsDrop>,
 }
 
@@ -322,6 +324,8 @@ pub fn stats(stats: &Stats) -> JsStats {
         overhead: stats.ledger.overhead.into(),
         control: stats.ledger.control.into(),
         keep_alive: stats.ledger.keep_alive.into(),
+        sealed: stats.sealed.0.iter().map(|&calls| calls.into()).collect(),
+        opened: stats.opened.0.iter().map(|&calls| calls.into()).collect(),
         drops: stats
             .drops
             .iter()

@@ -176,7 +176,9 @@ impl<E: Events> Worker<E> {
                 }
                 Ok(Order::Stats(reply)) => {
                     self.asked.store(false, Ordering::Relaxed);
-                    let _ = reply.send(self.core.stats(now));
+                    let mut counters = self.core.stats(now);
+                    counters.sealed = self.tx.sealed().plus(self.rx.tx.sealed());
+                    let _ = reply.send(counters);
                 }
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => self.stopped = true,
                 Err(TryRecvError::Empty) => {
@@ -281,12 +283,7 @@ impl<E: Events> Worker<E> {
                 if let Some(tun) = &self.tun {
                     write_tun(tun, &self.rx.tun, bytes);
                 }
-                send_trains(
-                    &mut self.sockets,
-                    &self.rx.tx.trains,
-                    &self.rx.tx.buffer,
-                    &mut self.patience,
-                );
+                send_batch(&mut self.sockets, &mut self.rx.tx, &mut self.patience);
                 self.media.send(&self.rx.media, &mut self.patience);
                 self.rx.clear();
                 self.hear();
@@ -325,7 +322,7 @@ impl<E: Events> Worker<E> {
                 self.core
                     .handle_media(now, id, rtcp, from, bytes, segment, &mut self.tx);
                 if self.tx.is_full() {
-                    send_trains(&mut self.sockets, &self.tx.trains, &self.tx.buffer, &mut self.patience);
+                    send_batch(&mut self.sockets, &mut self.tx, &mut self.patience);
                     self.tx.clear();
                 }
             }
@@ -346,12 +343,7 @@ impl<E: Events> Worker<E> {
                     if let Some(tun) = &self.tun {
                         write_tun(tun, &self.rx.tun, &[]);
                     }
-                    send_trains(
-                        &mut self.sockets,
-                        &self.rx.tx.trains,
-                        &self.rx.tx.buffer,
-                        &mut self.patience,
-                    );
+                    send_batch(&mut self.sockets, &mut self.rx.tx, &mut self.patience);
                     self.rx.clear();
                 }
                 MediaRequest::Release { id } => self.media.release(id),
@@ -361,9 +353,17 @@ impl<E: Events> Worker<E> {
 
     fn send_made(&mut self) {
         if !self.tx.is_empty() {
-            send_trains(&mut self.sockets, &self.tx.trains, &self.tx.buffer, &mut self.patience);
+            send_batch(&mut self.sockets, &mut self.tx, &mut self.patience);
             self.tx.clear();
         }
+    }
+}
+
+/// Seals and sends what the core made.
+fn send_batch(sockets: &mut [Udp], tx: &mut TxBatch, patience: &mut Patience) {
+    if !tx.is_empty() {
+        let (trains, bytes) = tx.ready();
+        send_trains(sockets, trains, bytes, patience);
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Sealed {
 /// An AEAD implementation. Results are RFC 8439's, whatever the implementation.
 pub trait Aead: 'static {
     /// A key made ready; wiped when dropped.
-    type Key;
+    type Key: Send + Sync;
 
     /// Makes a key ready.
     fn key(bytes: &[u8; 32]) -> Self::Key;
@@ -72,6 +72,21 @@ pub trait Aead: 'static {
     /// A line for the log, once, when the implementation found itself wrong and gave way to another.
     fn trouble() -> Option<&'static str> {
         None
+    }
+}
+
+/// A key that seals trains, of whichever implementation: what is to be sealed later keeps its key alive.
+pub(crate) trait TrainKey: Send + Sync {
+    /// [`Aead::seal_train`].
+    fn seal_train(&self, first: u64, train: &mut [u8], stride: usize, clear: usize);
+}
+
+/// A key to send under.
+pub(crate) struct SendKey<A: Aead>(pub A::Key);
+
+impl<A: Aead> TrainKey for SendKey<A> {
+    fn seal_train(&self, first: u64, train: &mut [u8], stride: usize, clear: usize) {
+        A::seal_train(&self.0, first, train, stride, clear);
     }
 }
 

@@ -1,8 +1,14 @@
 //! Buffers that the shell lends: what the core wants sent and written. All are reused; nothing allocates once they have grown.
 
+use crate::aead::TrainKey;
 use crate::api::Remote;
+use crate::keyed::HopKey;
+use crate::seal::write_header;
+use crate::stats::Fullness;
+use crate::wire::DATA_HEADER;
 use core::net::SocketAddr;
 use core::ops::Range;
+use std::sync::Arc;
 
 /// Equal-sized datagrams to one destination, lying one behind the other: one message with `UDP_SEGMENT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,29 +28,57 @@ pub const TRAIN_BYTES: usize = 65_507;
 /// Room that one call may need in a [`TxBatch`]: 64 KiB cut into the smallest segments that hosts make (an MSS of 48), each with all headers.
 pub const TX_ROOM: usize = 256 * 1_024;
 
+/// From so many bytes on, what was made should be sent: still in the cache that it was written into, and while the next is read the far end works.
+const TX_ENOUGH: usize = 32 * 1_024;
+
+/// How a train's packets shall be sealed.
+pub(crate) struct Seal<'a> {
+    pub key: &'a Arc<dyn TrainKey>,
+    pub hop: &'a HopKey,
+    pub label: u32,
+    /// Counter field of its first packet; the others' follow.
+    pub first: u64,
+}
+
+/// A train that is written, but not sealed.
+struct Planned {
+    /// Its place in [`TxBatch::trains`].
+    train: usize,
+    key: Arc<dyn TrainKey>,
+    hop: HopKey,
+    label: u32,
+    first: u64,
+    packets: usize,
+}
+
 /// Datagrams that the core made: sealed packets, control frames, cookies.
+///
+/// Packets are sealed when they are asked for ([`TxBatch::ready`]), not when they are made: so those of one path that came one by one are one train,
+/// for the AEAD's lanes and for the kernel.
 pub struct TxBatch {
-    /// The datagrams' bytes.
-    pub buffer: Vec<u8>,
+    buffer: Vec<u8>,
     used: usize,
-    /// What to send, in order.
-    pub trains: Vec<Train>,
+    trains: Vec<Train>,
+    planned: Vec<Planned>,
+    sealed: Fullness,
 }
 
 impl Default for TxBatch {
     fn default() -> Self {
         Self {
-            buffer: vec![0; 3 * TX_ROOM],
+            buffer: vec![0; TX_ENOUGH + TX_ROOM],
             used: 0,
             trains: Vec::with_capacity(256),
+            planned: Vec::with_capacity(256),
+            sealed: Fullness::default(),
         }
     }
 }
 
 impl TxBatch {
-    /// Whether another call might not find room: send first.
+    /// Whether it is time to send; another call might not find room.
     pub fn is_full(&self) -> bool {
-        self.buffer.len() - self.used < TX_ROOM
+        self.used >= TX_ENOUGH
     }
 
     /// Whether there is nothing to send.
@@ -52,10 +86,34 @@ impl TxBatch {
         self.trains.is_empty()
     }
 
+    /// Seals what isn't yet, and hands out all trains, in order, with the bytes that their ranges lie in.
+    pub fn ready(&mut self) -> (&[Train], &mut [u8]) {
+        for planned in self.planned.drain(..) {
+            let Some(train) = self.trains.get(planned.train) else {
+                continue;
+            };
+            let Some(bytes) = self.buffer.get_mut(train.range.clone()) else {
+                continue;
+            };
+            planned.key.seal_train(planned.first, bytes, train.segment, DATA_HEADER);
+            for (index, packet) in bytes.chunks_mut(train.segment).enumerate() {
+                write_header(packet, planned.label, planned.first + index as u64, &planned.hop);
+            }
+            self.sealed.note(planned.packets);
+        }
+        (&self.trains, &mut self.buffer)
+    }
+
+    /// How many packets it sealed per train.
+    pub fn sealed(&self) -> Fullness {
+        self.sealed
+    }
+
     /// After everything was sent.
     pub fn clear(&mut self) {
         self.used = 0;
         self.trains.clear();
+        self.planned.clear();
     }
 
     /// Lends `len` bytes to write datagrams into; `None` when there's no room.
@@ -76,6 +134,46 @@ impl TxBatch {
             room.copy_from_slice(datagram);
             self.commit(remote, datagram.len(), datagram.len());
         }
+    }
+
+    /// Keeps `packets` packets of `segment` bytes (the last may be shorter), the first `len` bytes of what was reserved, to be sealed later.
+    pub(crate) fn plan(&mut self, seal: &Seal<'_>, remote: Remote, segment: usize, packets: usize, len: usize) {
+        if self.extend(seal, remote, segment, packets, len) {
+            return;
+        }
+        self.planned.push(Planned {
+            train: self.trains.len(),
+            key: seal.key.clone(),
+            hop: seal.hop.clone(),
+            label: seal.label,
+            first: seal.first,
+            packets,
+        });
+        self.commit(remote, segment, len);
+    }
+
+    /// Whether they could be put behind the last train: of the same path, with full packets only, and the next counters.
+    fn extend(&mut self, seal: &Seal<'_>, remote: Remote, segment: usize, packets: usize, len: usize) -> bool {
+        let (Some(planned), place) = (self.planned.last_mut(), self.trains.len()) else {
+            return false;
+        };
+        let Some(train) = self.trains.last_mut().filter(|_| planned.train + 1 == place) else {
+            return false;
+        };
+        let follows = Arc::ptr_eq(&planned.key, seal.key)
+            && planned.label == seal.label
+            && planned.first + planned.packets as u64 == seal.first
+            && train.remote == remote;
+        let shape = train.range.len() == planned.packets * train.segment
+            && (segment == train.segment || packets == 1 && segment < train.segment)
+            && planned.packets + packets <= TRAIN_SEGMENTS
+            && train.range.len() + len <= TRAIN_BYTES;
+        if follows && shape {
+            planned.packets += packets;
+            train.range.end += len;
+            self.used += len;
+        }
+        follows && shape
     }
 }
 

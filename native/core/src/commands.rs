@@ -1,6 +1,6 @@
 //! The control logic's orders, carried out. One that names what is gone changes nothing and is counted.
 
-use crate::aead::Aead;
+use crate::aead::{Aead, SendKey};
 use crate::api::*;
 use crate::buffers::TxBatch;
 use crate::core::Core;
@@ -11,6 +11,7 @@ use crate::stats::DropReason;
 use crate::tables::*;
 use crate::time::Instant;
 use crate::wire::*;
+use std::sync::Arc;
 
 /// Longest control frame, plaintext.
 pub(crate) const FRAME_MAX: usize = HANDSHAKE_LEN - LINK_OVERHEAD;
@@ -175,7 +176,7 @@ impl<A: Aead> Core<A> {
         let egress_key = self.hop_key(keys.egress, false)?;
         self.add_label(now, keys.ingress, hop, Action::Deliver(keys.path))?;
         let slot = Slot {
-            send: A::key(&keys.send_key),
+            send: Arc::new(SendKey::<A>(A::key(&keys.send_key))),
             receive: A::key(&keys.receive_key),
             since: now,
             confirmed: keys.confirmed,
@@ -218,7 +219,7 @@ impl<A: Aead> Core<A> {
             return None;
         }
         path.slots[slot] = Some(Slot {
-            send: A::key(send_key),
+            send: Arc::new(SendKey::<A>(A::key(send_key))),
             receive: A::key(receive_key),
             since: now,
             confirmed,

@@ -59,7 +59,7 @@ pub struct TunFeatures {
 /// One worker's state. Sans-IO: the shell runs this loop:
 ///
 /// 1. [`Core::command`] for every order of the control logic;
-/// 2. [`Core::handle_tun`] for every packet read from the TUN, sending [`TxBatch`](crate::TxBatch)'s trains before it fills;
+/// 2. [`Core::handle_tun`] for every packet read from the TUN, sending what [`TxBatch::ready`](crate::TxBatch::ready) gives before it fills;
 /// 3. [`Core::handle_datagrams`] for every buffer received, then sending relays, writing TUN packets and sending answers before that
 ///    buffer is used again;
 /// 4. [`Core::handle_media`] for what media sockets received, sending what it makes;
@@ -87,6 +87,7 @@ pub struct Core<A: Aead> {
     /// Packets and bytes forwarded for others.
     pub(crate) relayed: (u64, u64),
     pub(crate) drops: Drops,
+    pub(crate) opened: Fullness,
     /// Reused: a packet under construction, and the packets of a run that is being opened.
     pub(crate) scratch: Vec<u8>,
     pub(crate) sealed: Vec<Sealed>,
@@ -118,6 +119,7 @@ impl<A: Aead> Core<A> {
             ledger: Ledger::default(),
             relayed: (0, 0),
             drops: Drops::default(),
+            opened: Fullness::default(),
             scratch: Vec::with_capacity(2_048),
             sealed: Vec::with_capacity(64),
             needed: VecDeque::with_capacity(NEEDED),
@@ -293,6 +295,8 @@ impl<A: Aead> Core<A> {
             relay_labels: self.labels.forwarded() as u64,
             media: self.rtsp.open(),
             ledger: self.ledger,
+            sealed: Fullness::default(),
+            opened: self.opened,
             drops: DropReason::ALL
                 .iter()
                 .map(|&reason| (reason.name(), self.drops.get(reason)))

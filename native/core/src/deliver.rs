@@ -70,6 +70,7 @@ impl<A: Aead> Core<A> {
                 .and_then(Option::as_ref);
             if let Some(slot) = slot {
                 A::open_train(&slot.receive, buffer, train);
+                self.opened.note(train.len());
             }
         }
         let mut proven = [false; 4];

@@ -43,5 +43,5 @@ pub use buffers::{
 pub use flat::{Flat, protocol_of};
 pub use replay::{ReplayWindow, WINDOW};
 pub use rtsp::MediaRequest;
-pub use stats::{DropReason, Ledger, LinkStats, ServiceStats, SessionStats, Stats, Traffic};
+pub use stats::{DropReason, Fullness, Ledger, LinkStats, ServiceStats, SessionStats, Stats, Traffic};
 pub use time::{Duration, Instant};

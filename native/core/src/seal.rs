@@ -2,11 +2,11 @@
 
 use crate::aead::Aead;
 use crate::api::*;
-use crate::buffers::{TRAIN_BYTES, TRAIN_SEGMENTS, TxBatch};
+use crate::buffers::{Seal, TRAIN_BYTES, TRAIN_SEGMENTS, TxBatch};
 use crate::core::Core;
 use crate::keyed::HopKey;
 use crate::stats::DropReason;
-use crate::tables::{CannotSend, Path, within_rate};
+use crate::tables::{CannotSend, within_rate};
 use crate::time::Instant;
 use crate::wire::*;
 
@@ -173,8 +173,10 @@ impl<A: Aead> Core<A> {
             CannotSend::Exhausted => DropReason::CounterExhausted,
         })?;
         fill(out);
-        seal_train(path, first, out, stride);
-        tx.commit(link.remote, stride, len);
+        let slot = path.slots.get(path.send_slot).and_then(Option::as_ref);
+        let key = &slot.ok_or(DropReason::NoKey)?.send;
+        let (hop, label) = (&path.egress_key, path.egress.label.0);
+        tx.plan(&Seal { key, hop, label, first }, link.remote, stride, count, len);
         link.traffic.tx_bytes += len as u64;
         link.traffic.tx_packets += count as u64;
         let session = path.session;
@@ -194,16 +196,6 @@ impl<A: Aead> Core<A> {
 fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
     if let Some(place) = out.get_mut(at..at + bytes.len()) {
         place.copy_from_slice(bytes);
-    }
-}
-
-fn seal_train<A: Aead>(path: &Path<A>, first: u64, out: &mut [u8], stride: usize) {
-    let Some(slot) = path.slots.get(path.send_slot).and_then(Option::as_ref) else {
-        return;
-    };
-    A::seal_train(&slot.send, first, out, stride, DATA_HEADER);
-    for (index, packet) in out.chunks_mut(stride).enumerate() {
-        write_header(packet, path.egress.label.0, first + index as u64, &path.egress_key);
     }
 }
 

@@ -133,6 +133,30 @@ pub struct Ledger {
     pub keep_alive: u64,
 }
 
+/// How full trains are: so many calls of the AEAD had 1, 2–3, 4–7, 8–15, 16–31, 32–63, and 64 or more packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fullness(pub [u64; 7]);
+
+impl Fullness {
+    /// Counts a call with so many packets.
+    pub fn note(&mut self, packets: usize) {
+        let place = packets.checked_ilog2().map_or(0, |log| log.min(6) as usize);
+        if let Some(count) = self.0.get_mut(place) {
+            *count += 1;
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let mut sum = self;
+        for (sum, count) in sum.0.iter_mut().zip(other.0) {
+            *sum += count;
+        }
+        sum
+    }
+}
+
 /// All counters at one moment.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)]
@@ -146,6 +170,9 @@ pub struct Stats {
     /// Streams set up by RTSP whose datagrams may pass, at a gateway and at a viewer.
     pub media: u64,
     pub ledger: Ledger,
+    /// Trains sealed and opened. What is sealed is counted where it is sent: the shell adds it ([`TxBatch::sealed`](crate::TxBatch::sealed)).
+    pub sealed: Fullness,
+    pub opened: Fullness,
     pub drops: Vec<(&'static str, u64)>,
 }
 

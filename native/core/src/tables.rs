@@ -1,6 +1,6 @@
 //! What a node knows of links, labels, paths and sessions.
 
-use crate::aead::Aead;
+use crate::aead::{Aead, TrainKey};
 use crate::api::{Generation, Hop, Label, LinkId, Pair, PathId, Policy, Remote, SessionId};
 use crate::keyed::HopKey;
 use crate::replay::ReplayWindow;
@@ -142,7 +142,7 @@ impl LabelEntry {
 
 /// Keys in one of a path's four slots.
 pub struct Slot<A: Aead> {
-    pub send: A::Key,
+    pub send: Arc<dyn TrainKey>,
     pub receive: A::Key,
     pub since: Instant,
     /// The far end has shown that it holds these keys.

@@ -193,16 +193,17 @@ impl Lab {
     fn command(&mut self, node: usize, command: Command) {
         let mut tx = TxBatch::default();
         self.nodes[node].command(self.now, command, &mut tx);
-        self.send(node, &tx);
+        self.send(node, &mut tx);
     }
 
     fn node_at(address: core::net::SocketAddr) -> usize {
         (0..3).find(|&n| self::address(n) == address).unwrap()
     }
 
-    fn send(&mut self, from: usize, tx: &TxBatch) {
-        for train in &tx.trains {
-            for datagram in tx.buffer[train.range.clone()].chunks(train.segment) {
+    fn send(&mut self, from: usize, tx: &mut TxBatch) {
+        let (trains, buffer) = tx.ready();
+        for train in trains {
+            for datagram in buffer[train.range.clone()].chunks(train.segment) {
                 self.wire
                     .push((from, Self::node_at(train.remote.address), datagram.to_vec()));
             }
@@ -212,7 +213,7 @@ impl Lab {
     fn tun_in(&mut self, node: usize, vnet: VnetHeader, packet: &[u8]) {
         let (mut tx, mut tun) = (TxBatch::default(), TunBatch::default());
         self.nodes[node].handle_tun(self.now, vnet, packet, &mut tx, &mut tun);
-        self.send(node, &tx);
+        self.send(node, &mut tx);
         self.take_tun(node, &tun, &[]);
         self.take_events(node);
     }
@@ -245,7 +246,7 @@ impl Lab {
                     .push((to, Self::node_at(train.remote.address), datagram.to_vec()));
             }
         }
-        self.send(to, &rx.tx);
+        self.send(to, &mut rx.tx);
         self.take_tun(to, &rx.tun, buffer);
         self.take_events(to);
     }
@@ -744,7 +745,7 @@ fn relays_to(lab: &mut Lab) -> Remote {
         frame: b"\x01x".to_vec(),
     };
     lab.nodes[RELAY].command(lab.now, frame, &mut tx);
-    tx.trains[0].remote
+    tx.ready().0[0].remote
 }
 
 #[test]
@@ -816,7 +817,8 @@ fn a_parent_answers_from_the_address_that_its_child_called_and_a_child_as_its_ho
         frame: b"\x01x".to_vec(),
     };
     lab.nodes[RELAY].command(now, frame, &mut tx);
-    let mut bytes = tx.buffer[tx.trains[0].range.clone()].to_vec();
+    let (trains, buffer) = tx.ready();
+    let mut bytes = buffer[trains[0].range.clone()].to_vec();
     let len = bytes.len();
     lab.nodes[VIEWER].handle_datagrams(now, at(RELAY, 44), &mut bytes, len, &mut rx);
     lab.take_events(VIEWER);

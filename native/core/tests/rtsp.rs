@@ -140,8 +140,8 @@ fn a_datagram_too_long_for_one_packet_arrives_whole_and_so_does_a_train() {
     let (mut tx, mut train) = (TxBatch::default(), [[7u8; 300], [8; 300]].concat());
     let camera = SocketAddr::new(CAMERA, 40_000);
     lab.nodes[GATEWAY].handle_media(lab.now, id, false, camera, &mut train, 300, &mut tx);
-    assert_eq!(tx.trains.len(), 1, "sealed as one train");
-    lab.send(GATEWAY, &tx);
+    assert_eq!(tx.ready().0.len(), 1, "sealed as one train");
+    lab.send(GATEWAY, &mut tx);
     lab.run();
     assert_eq!(lab.written(ANN).1[0].payload, train);
 }

@@ -156,7 +156,7 @@ impl<A: Aead> Chain<A> {
         self.opened.clear();
         self.viewer
             .handle_tun(self.now, load.vnet, &load.packet, &mut self.tx, &mut self.tun);
-        let TxBatch { buffer, trains, .. } = &mut self.tx;
+        let (trains, buffer) = self.tx.ready();
         let mut bytes = trains.iter().map(|train| train.range.len()).sum();
         if to >= Stage::Relay {
             bytes = 0;

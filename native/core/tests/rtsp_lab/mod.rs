@@ -212,13 +212,14 @@ impl Lab {
     pub fn command(&mut self, node: usize, command: Command) {
         let mut tx = TxBatch::default();
         self.nodes[node].command(self.now, command, &mut tx);
-        self.send(node, &tx);
+        self.send(node, &mut tx);
         self.serve(node);
     }
 
-    pub fn send(&mut self, from: usize, tx: &TxBatch) {
-        for train in &tx.trains {
-            for datagram in tx.buffer[train.range.clone()].chunks(train.segment) {
+    pub fn send(&mut self, from: usize, tx: &mut TxBatch) {
+        let (trains, buffer) = tx.ready();
+        for train in trains {
+            for datagram in buffer[train.range.clone()].chunks(train.segment) {
                 let to = (0..4).find(|&n| address(n) == train.remote.address).unwrap();
                 self.wire.push((from, to, datagram.to_vec()));
             }
@@ -228,7 +229,7 @@ impl Lab {
     pub fn tun_in(&mut self, node: usize, vnet: VnetHeader, packet: &[u8]) {
         let (mut tx, mut tun) = (TxBatch::default(), TunBatch::default());
         self.nodes[node].handle_tun(self.now, vnet, packet, &mut tx, &mut tun);
-        self.send(node, &tx);
+        self.send(node, &mut tx);
         self.take_tun(node, &tun, &[]);
         self.serve(node);
         self.run();
@@ -267,7 +268,7 @@ impl Lab {
     pub fn reserved(&mut self, id: u32, ports: Option<(u16, u16)>) {
         let mut rx = RxBatch::default();
         self.nodes[GATEWAY].media_reserved(self.now, id, ports, &mut rx);
-        self.send(GATEWAY, &rx.tx);
+        self.send(GATEWAY, &mut rx.tx);
         self.take_tun(GATEWAY, &rx.tun, &[]);
     }
 
@@ -280,7 +281,7 @@ impl Lab {
                 self.wire.push((to, next, datagram.to_vec()));
             }
         }
-        self.send(to, &rx.tx);
+        self.send(to, &mut rx.tx);
         self.take_tun(to, &rx.tun, buffer);
         for send in &rx.media.sends {
             let bytes = rx.media.buffer[send.range.clone()].to_vec();
@@ -310,7 +311,7 @@ impl Lab {
         let mut bytes = payload.to_vec();
         let len = bytes.len();
         self.nodes[GATEWAY].handle_media(self.now, id, rtcp, from.into(), &mut bytes, len, &mut tx);
-        self.send(GATEWAY, &tx);
+        self.send(GATEWAY, &mut tx);
         self.run();
     }
 
