@@ -136,6 +136,7 @@ impl WasmCore {
     pub fn stats(&self, now: u64) -> Result<JsValue, JsError> {
         let mut counters = self.core.stats(Instant::from_micros(now));
         counters.sealed = self.tx.sealed().plus(self.rx.tx.sealed());
+        counters.opened = self.rx.opened();
         to_js(&stats(&counters))
     }
 

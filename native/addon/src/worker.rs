@@ -178,6 +178,7 @@ impl<E: Events> Worker<E> {
                     self.asked.store(false, Ordering::Relaxed);
                     let mut counters = self.core.stats(now);
                     counters.sealed = self.tx.sealed().plus(self.rx.tx.sealed());
+                    counters.opened = self.rx.opened();
                     let _ = reply.send(counters);
                 }
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => self.stopped = true,

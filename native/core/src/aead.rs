@@ -90,6 +90,21 @@ impl<A: Aead> TrainKey for SendKey<A> {
     }
 }
 
+/// The same for trains to open.
+pub(crate) trait OpenKey: Send + Sync {
+    /// [`Aead::open_train`].
+    fn open_train(&self, train: &mut [u8], packets: &mut [Sealed]);
+}
+
+/// A key to receive under.
+pub(crate) struct ReceiveKey<A: Aead>(pub A::Key);
+
+impl<A: Aead> OpenKey for ReceiveKey<A> {
+    fn open_train(&self, train: &mut [u8], packets: &mut [Sealed]) {
+        A::open_train(&self.0, train, packets);
+    }
+}
+
 /// RustCrypto's implementation: portable, for WASM and wherever ring is not.
 pub struct Portable;
 

@@ -1,7 +1,7 @@
 //! Buffers that the shell lends: what the core wants sent and written. All are reused; nothing allocates once they have grown.
 
-use crate::aead::TrainKey;
-use crate::api::Remote;
+use crate::aead::{OpenKey, Sealed, TrainKey};
+use crate::api::{PathId, Remote};
 use crate::keyed::HopKey;
 use crate::seal::write_header;
 use crate::stats::Fullness;
@@ -277,9 +277,23 @@ impl MediaBatch {
     }
 }
 
+/// Packets of one path and one key in a receive buffer, to be opened.
+pub(crate) struct Opening {
+    pub label: u32,
+    pub path: PathId,
+    pub from: Remote,
+    pub key: Arc<dyn OpenKey>,
+    /// In [`RxBatch::packets`].
+    pub packets: Range<usize>,
+}
+
 /// What one receive buffer of datagrams turned into.
 #[derive(Default)]
 pub struct RxBatch {
+    /// What is to be opened, and when it was, delivered.
+    pub(crate) openings: Vec<Opening>,
+    pub(crate) packets: Vec<Sealed>,
+    opened: Fullness,
     /// Relayed datagrams, rewritten in place in the receive buffer.
     pub relays: Vec<Train>,
     /// For the TUN.
@@ -291,8 +305,24 @@ pub struct RxBatch {
 }
 
 impl RxBatch {
+    /// Opens in place what [`Core::receive`](crate::Core::receive) found in this buffer.
+    pub fn open(&mut self, buffer: &mut [u8]) {
+        for opening in &self.openings {
+            let packets = self.packets.get_mut(opening.packets.clone()).unwrap_or(&mut []);
+            self.opened.note(packets.len());
+            opening.key.open_train(buffer, packets);
+        }
+    }
+
+    /// How many packets it opened per train.
+    pub fn opened(&self) -> Fullness {
+        self.opened
+    }
+
     /// After everything went out.
     pub fn clear(&mut self) {
+        self.openings.clear();
+        self.packets.clear();
         self.relays.clear();
         self.tun.clear();
         self.tx.clear();

@@ -1,6 +1,6 @@
 //! The control logic's orders, carried out. One that names what is gone changes nothing and is counted.
 
-use crate::aead::{Aead, SendKey};
+use crate::aead::{Aead, ReceiveKey, SendKey};
 use crate::api::*;
 use crate::buffers::TxBatch;
 use crate::core::Core;
@@ -177,7 +177,7 @@ impl<A: Aead> Core<A> {
         self.add_label(now, keys.ingress, hop, Action::Deliver(keys.path))?;
         let slot = Slot {
             send: Arc::new(SendKey::<A>(A::key(&keys.send_key))),
-            receive: A::key(&keys.receive_key),
+            receive: Arc::new(ReceiveKey::<A>(A::key(&keys.receive_key))),
             since: now,
             confirmed: keys.confirmed,
         };
@@ -220,7 +220,7 @@ impl<A: Aead> Core<A> {
         }
         path.slots[slot] = Some(Slot {
             send: Arc::new(SendKey::<A>(A::key(send_key))),
-            receive: A::key(receive_key),
+            receive: Arc::new(ReceiveKey::<A>(A::key(receive_key))),
             since: now,
             confirmed,
         });

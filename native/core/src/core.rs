@@ -1,6 +1,6 @@
 //! The state of one worker, its events and counters.
 
-use crate::aead::{Aead, Sealed};
+use crate::aead::Aead;
 use crate::api::*;
 use crate::assemble::{Fragments, Parts};
 use crate::flows::Flows;
@@ -60,7 +60,7 @@ pub struct TunFeatures {
 ///
 /// 1. [`Core::command`] for every order of the control logic;
 /// 2. [`Core::handle_tun`] for every packet read from the TUN, sending what [`TxBatch::ready`](crate::TxBatch::ready) gives before it fills;
-/// 3. [`Core::handle_datagrams`] for every buffer received, then sending relays, writing TUN packets and sending answers before that
+/// 3. [`Core::handle_datagrams`] for every buffer received (or its three steps, of which the dear one needs no core), then sending relays, writing TUN packets and sending answers before that
 ///    buffer is used again;
 /// 4. [`Core::handle_media`] for what media sockets received, sending what it makes;
 /// 5. [`Core::handle_timeout`] when [`Core::poll_timeout`] has come;
@@ -75,7 +75,7 @@ pub struct Core<A: Aead> {
     pub(crate) indexes: IdMap<u32, (LinkId, Generation)>,
     pub(crate) addresses: KeyedMap<SocketAddr, LinkId>,
     pub(crate) labels: Labels,
-    pub(crate) paths: IdMap<u32, Path<A>>,
+    pub(crate) paths: IdMap<u32, Path>,
     pub(crate) sessions: IdMap<u32, Session>,
     pub(crate) pairs: KeyedMap<(IpAddr, IpAddr), SessionId>,
     pub(crate) flows: Flows,
@@ -87,10 +87,8 @@ pub struct Core<A: Aead> {
     /// Packets and bytes forwarded for others.
     pub(crate) relayed: (u64, u64),
     pub(crate) drops: Drops,
-    pub(crate) opened: Fullness,
-    /// Reused: a packet under construction, and the packets of a run that is being opened.
+    /// Reused: a packet under construction.
     pub(crate) scratch: Vec<u8>,
-    pub(crate) sealed: Vec<Sealed>,
     needed: VecDeque<(Instant, IpAddr, IpAddr)>,
     events: VecDeque<Event>,
     handshakes_waiting: u32,
@@ -119,9 +117,7 @@ impl<A: Aead> Core<A> {
             ledger: Ledger::default(),
             relayed: (0, 0),
             drops: Drops::default(),
-            opened: Fullness::default(),
             scratch: Vec::with_capacity(2_048),
-            sealed: Vec::with_capacity(64),
             needed: VecDeque::with_capacity(NEEDED),
             events: VecDeque::with_capacity(64),
             handshakes_waiting: 0,
@@ -296,7 +292,7 @@ impl<A: Aead> Core<A> {
             media: self.rtsp.open(),
             ledger: self.ledger,
             sealed: Fullness::default(),
-            opened: self.opened,
+            opened: Fullness::default(),
             drops: DropReason::ALL
                 .iter()
                 .map(|&reason| (reason.name(), self.drops.get(reason)))

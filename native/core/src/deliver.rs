@@ -2,78 +2,100 @@
 
 use crate::aead::{Aead, Sealed};
 use crate::api::*;
-use crate::buffers::RxBatch;
+use crate::buffers::{Opening, RxBatch};
 use crate::core::Core;
 use crate::flows::{Watch, side};
 use crate::merge::{Merge, Segment};
 use crate::receive::{Run, Valid, check_hop};
 use crate::stats::DropReason;
-use crate::tables::{KEY_LIFE, Path};
+use crate::tables::{KEY_LIFE, Path, Slot};
 use crate::time::Instant;
 use crate::wire::*;
 use core::ops::Range;
+use std::sync::Arc;
 
 impl<A: Aead> Core<A> {
-    /// Opens a run of one path's packets in place and hands on what they hold.
-    pub(crate) fn deliver(
-        &mut self,
-        now: Instant,
-        id: PathId,
-        run: &Run,
-        buffer: &mut [u8],
-        rx: &mut RxBatch,
-    ) -> Valid {
-        let mut packets = core::mem::take(&mut self.sealed);
-        let (session, valid) = self.open(now, id, run, buffer, &mut packets);
-        if let Some(session) = session {
+    /// The third step: takes what was opened, and hands on what it holds. `buffer` is the one that was received into.
+    pub fn deliver(&mut self, now: Instant, buffer: &[u8], rx: &mut RxBatch) {
+        let (openings, mut packets) = (core::mem::take(&mut rx.openings), core::mem::take(&mut rx.packets));
+        for opening in &openings {
+            let packets = packets.get_mut(opening.packets.clone()).unwrap_or(&mut []);
+            let (session, valid) = self.accept(now, opening, packets);
+            self.note_valid(now, opening.label, opening.from, valid);
+            let Some(session) = session else { continue };
             let mut merge = Merge::default();
             for packet in packets.iter().filter(|p| p.opened) {
-                let result = self.inner(now, session, id, buffer, packet.start..packet.end - TAG, &mut merge, rx);
+                let inner = packet.start..packet.end - TAG;
+                let result = self.inner(now, session, opening.path, buffer, inner, &mut merge, rx);
                 self.note(result);
             }
             merge.finish(buffer, self.config.tun, &mut rx.tun);
         }
-        self.sealed = packets;
-        valid
+        (rx.openings, rx.packets) = (openings, packets);
+        rx.openings.clear();
+        rx.packets.clear();
     }
 
-    /// Checks and opens; what the first valid packet under new keys proves is noted here. `packets` tells which are good.
-    fn open(
+    /// What of a run may be opened, for [`RxBatch::open`].
+    pub(crate) fn prepare(
         &mut self,
         now: Instant,
         id: PathId,
+        from: Remote,
         run: &Run,
-        buffer: &mut [u8],
-        packets: &mut Vec<Sealed>,
-    ) -> (Option<SessionId>, Valid) {
-        let mut valid = Valid::default();
-        packets.clear();
-        let (Some(entry), Some(path)) = (self.labels.get(run.label), self.paths.get_mut(&id.0)) else {
-            return (None, valid);
+        buffer: &[u8],
+        rx: &mut RxBatch,
+    ) {
+        let (Some(entry), Some(path)) = (self.labels.get(run.label), self.paths.get(&id.0)) else {
+            return;
         };
+        let mut opening: Option<(usize, Opening)> = None;
         for range in run.datagrams() {
             let packet = buffer.get(range.clone()).unwrap_or(&[]);
-            match check_hop(&entry.hop, run.label, packet).and_then(|field| may_open(path, now, field)) {
-                Ok(counter) => packets.push(Sealed {
-                    start: range.start + DATA_HEADER,
-                    end: range.end,
-                    counter,
-                    opened: false,
-                }),
-                Err(reason) => self.drops.count(reason),
+            let field = match check_hop(&entry.hop, run.label, packet).and_then(|field| may_open(path, now, field)) {
+                Ok(field) => field,
+                Err(reason) => {
+                    self.drops.count(reason);
+                    continue;
+                }
+            };
+            let slot = slot_of(field);
+            if opening.as_ref().is_none_or(|(of, _)| *of != slot) {
+                let Some(keys) = path.slots.get(slot).and_then(Option::as_ref) else {
+                    continue;
+                };
+                let next = Opening {
+                    label: run.label,
+                    path: id,
+                    from,
+                    key: keys.receive.clone(),
+                    packets: rx.packets.len()..rx.packets.len(),
+                };
+                if let Some((_, done)) = opening.replace((slot, next)) {
+                    rx.openings.push(done);
+                }
+            }
+            rx.packets.push(Sealed {
+                start: range.start + DATA_HEADER,
+                end: range.end,
+                counter: field,
+                opened: false,
+            });
+            if let Some((_, opening)) = &mut opening {
+                opening.packets.end = rx.packets.len();
             }
         }
-        for train in packets.chunk_by_mut(|a, b| slot_of(a.counter) == slot_of(b.counter)) {
-            let slot = train
-                .first()
-                .and_then(|p| path.slots.get(slot_of(p.counter)))
-                .and_then(Option::as_ref);
-            if let Some(slot) = slot {
-                A::open_train(&slot.receive, buffer, train);
-                self.opened.note(train.len());
-            }
-        }
-        let mut proven = [false; 4];
+        rx.openings.extend(opening.map(|(_, last)| last));
+    }
+
+    /// Checks what was opened; what the first valid packet under new keys proves is noted here. `packets` tells which are good, and afterwards
+    /// which are taken.
+    fn accept(&mut self, now: Instant, opening: &Opening, packets: &mut [Sealed]) -> (Option<SessionId>, Valid) {
+        let mut valid = Valid::default();
+        let id = opening.path;
+        let Some(path) = self.paths.get_mut(&id.0) else {
+            return (None, valid);
+        };
         for packet in packets.iter_mut() {
             if !packet.opened {
                 self.drops.count(DropReason::BadTag);
@@ -82,7 +104,6 @@ impl<A: Aead> Core<A> {
                 self.drops.count(DropReason::Replayed);
             } else {
                 valid.count(packet.end - packet.start + DATA_HEADER);
-                proven[slot_of(packet.counter)] = true;
             }
         }
         let session_id = path.session;
@@ -90,9 +111,11 @@ impl<A: Aead> Core<A> {
             return (Some(session_id), valid);
         }
         let new_path = !core::mem::replace(&mut path.confirmed, true);
+        // The keys in a slot may have been replaced since the packets came: what the old ones opened proves nothing of the new.
+        let unproven = |slot: &&mut Slot| !slot.confirmed && Arc::ptr_eq(&slot.receive, &opening.key);
         let mut new_slot = None;
         for (index, slot) in path.slots.iter_mut().enumerate() {
-            if let Some(slot) = slot.as_mut().filter(|slot| proven[index] && !slot.confirmed) {
+            if let Some(slot) = slot.as_mut().filter(unproven) {
                 slot.confirmed = true;
                 new_slot = Some(index);
             }
@@ -284,7 +307,7 @@ impl<A: Aead> Core<A> {
 }
 
 /// Whether a packet may be opened at all: keys in its slot that are young enough, and a counter not seen yet.
-fn may_open<A: Aead>(path: &Path<A>, now: Instant, field: u64) -> Result<u64, DropReason> {
+fn may_open(path: &Path, now: Instant, field: u64) -> Result<u64, DropReason> {
     let slot = path
         .slots
         .get(slot_of(field))

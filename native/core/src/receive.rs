@@ -55,6 +55,8 @@ impl Valid {
 impl<A: Aead> Core<A> {
     /// Takes one receive buffer: datagrams of `segment` bytes (the last may be shorter) from one source. Relayed ones are rewritten in place;
     /// opened ones are opened in place. Send and write what `rx` holds before the buffer is used again.
+    ///
+    /// Three steps, for shells with several threads: [`Core::receive`], [`RxBatch::open`] (which costs most, and needs no core), [`Core::deliver`].
     pub fn handle_datagrams(
         &mut self,
         now: Instant,
@@ -63,6 +65,13 @@ impl<A: Aead> Core<A> {
         segment: usize,
         rx: &mut RxBatch,
     ) {
+        self.receive(now, from, buffer, segment, rx);
+        rx.open(buffer);
+        self.deliver(now, buffer, rx);
+    }
+
+    /// The first step: tells what there is, relays, takes control frames, and finds what is to be opened.
+    pub fn receive(&mut self, now: Instant, from: Remote, buffer: &mut [u8], segment: usize, rx: &mut RxBatch) {
         let segment = segment.max(1);
         let mut at = 0;
         while at < buffer.len() {
@@ -214,23 +223,30 @@ impl<A: Aead> Core<A> {
     }
 
     fn data(&mut self, now: Instant, from: Remote, run: &Run, buffer: &mut [u8], rx: &mut RxBatch) {
-        let Some(entry) = self.labels.get_mut(run.label) else {
-            self.drops.add(DropReason::UnknownLabel, run.datagrams().count() as u64);
-            self.report_unknown(now, from, run.label);
-            return;
-        };
-        let id = entry.link;
-        let valid = match &entry.action {
-            &Action::Deliver(path) => self.deliver(now, path, run, buffer, rx),
-            Action::Forward(_) => self.relay(run, buffer, rx),
-        };
+        match self.labels.get(run.label).map(|entry| &entry.action) {
+            None => {
+                self.drops.add(DropReason::UnknownLabel, run.datagrams().count() as u64);
+                self.report_unknown(now, from, run.label);
+            }
+            Some(&Action::Deliver(path)) => self.prepare(now, path, from, run, buffer, rx),
+            Some(Action::Forward(_)) => {
+                let valid = self.relay(run, buffer, rx);
+                self.note_valid(now, run.label, from, valid);
+            }
+        }
+    }
+
+    /// What valid packets prove of their label and their link.
+    pub(crate) fn note_valid(&mut self, now: Instant, label: u32, from: Remote, valid: Valid) {
         if valid.packets == 0 {
             return;
         }
-        if let Some(entry) = self.labels.get_mut(run.label) {
-            entry.valid = now;
-            entry.carried = true;
-        }
+        let Some(entry) = self.labels.get_mut(label) else {
+            return;
+        };
+        entry.valid = now;
+        entry.carried = true;
+        let id = entry.link;
         let Some(link) = self.links.get_mut(&id.0) else { return };
         link.heard = now;
         link.traffic.rx_bytes += valid.bytes;

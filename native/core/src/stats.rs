@@ -170,7 +170,8 @@ pub struct Stats {
     /// Streams set up by RTSP whose datagrams may pass, at a gateway and at a viewer.
     pub media: u64,
     pub ledger: Ledger,
-    /// Trains sealed and opened. What is sealed is counted where it is sent: the shell adds it ([`TxBatch::sealed`](crate::TxBatch::sealed)).
+    /// Trains sealed and opened. They are counted in the batches, and the shell adds them ([`TxBatch::sealed`](crate::TxBatch::sealed),
+    /// [`RxBatch::opened`](crate::RxBatch::opened)).
     pub sealed: Fullness,
     pub opened: Fullness,
     pub drops: Vec<(&'static str, u64)>,

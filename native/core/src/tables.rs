@@ -1,6 +1,6 @@
 //! What a node knows of links, labels, paths and sessions.
 
-use crate::aead::{Aead, TrainKey};
+use crate::aead::{Aead, OpenKey, TrainKey};
 use crate::api::{Generation, Hop, Label, LinkId, Pair, PathId, Policy, Remote, SessionId};
 use crate::keyed::HopKey;
 use crate::replay::ReplayWindow;
@@ -141,21 +141,21 @@ impl LabelEntry {
 }
 
 /// Keys in one of a path's four slots.
-pub struct Slot<A: Aead> {
+pub struct Slot {
     pub send: Arc<dyn TrainKey>,
-    pub receive: A::Key,
+    pub receive: Arc<dyn OpenKey>,
     pub since: Instant,
     /// The far end has shown that it holds these keys.
     pub confirmed: bool,
 }
 
 /// One set-up path: a label pair, keys, a counter and a replay window of its own.
-pub struct Path<A: Aead> {
+pub struct Path {
     pub session: SessionId,
     pub ingress: Label,
     pub egress: Hop,
     pub egress_key: HopKey,
-    pub slots: [Option<Slot<A>>; 4],
+    pub slots: [Option<Slot>; 4],
     pub send_slot: usize,
     pub counter: SendCounter,
     pub slot_start: u64,
@@ -173,7 +173,7 @@ pub enum CannotSend {
     Exhausted,
 }
 
-impl<A: Aead> Path<A> {
+impl Path {
     /// Takes `packets` consecutive counters; the first, as the counter field to send.
     pub fn take_counters(&mut self, now: Instant, packets: u64) -> Result<u64, CannotSend> {
         let slot = self
