@@ -1,7 +1,8 @@
 /** The control API: HTTP and JSON on a Unix socket that only the node's own user may open. */
+import { once } from 'node:events';
 import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { connect } from 'node:net';
-import { type FastifyInstance, fastify } from 'fastify';
 import { z } from 'zod';
 import { describe, type ErrorCode, isThicketError, ThicketError } from '../errors.js';
 import type {
@@ -54,23 +55,31 @@ export interface ControlServer {
   close(): Promise<void>;
 }
 
-/** `host` is asked per request, and may throw while there is none yet. Throws ALREADY_RUNNING when another node answers on the socket, NOT_WRITABLE when it can't be made. */
+interface Request {
+  readonly body: unknown;
+  /** For an answer that stays open. */
+  readonly response: ServerResponse;
+}
+
+/** What answers a request; undefined when it has answered by itself. */
+type Handler = (host: ControlHost, request: Request) => unknown;
+
+/**
+ * `host` is asked per request, and may throw while there is none yet. Throws ALREADY_RUNNING when another node answers on the socket, NOT_WRITABLE when it
+ * can't be made. On node:http alone: a web framework with its own schema compiler and logger takes several times the memory of all that a relay decides.
+ */
 export async function openControl(socket: string, host: () => ControlHost): Promise<ControlServer> {
   await removeStale(socket);
-  const app = fastify({ bodyLimit: BODY_LIMIT, forceCloseConnections: true });
-  routes(app, host);
-  app.setErrorHandler((error, _request, reply) => {
-    const [status, code, message] = failure(error);
-    void reply.status(status).send({ error: { code, message } });
-  });
-  // Before the umask changes: it is the whole process's, so it may hold for the making of the socket only.
-  await app.ready();
+  const server = createServer((request, response) => void answer(host, request, response));
+  // The umask is the whole process's, so it holds for the making of the socket only, which is done when `listen` returns.
   const umask = process.umask(0o177);
   try {
-    await app.listen({ path: socket });
+    const listening = once(server, 'listening');
+    server.listen(socket);
+    await listening;
     chmodSync(socket, 0o600);
   } catch (error) {
-    await app.close();
+    server.close();
     throw new ThicketError(
       'NOT_WRITABLE',
       `the control socket ${socket} can't be made (${describe(error)}): choose another with control: { socket: … }`,
@@ -78,63 +87,133 @@ export async function openControl(socket: string, host: () => ControlHost): Prom
   } finally {
     process.umask(umask);
   }
-  return { close: () => app.close() };
+  return {
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
 }
 
-/** HTTP status, code and line of an error: the node's own, of a request that fastify can't read, or a bug of ours. */
+async function answer(host: () => ControlHost, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  try {
+    const handler = ROUTES.get(`${request.method} ${request.url}`);
+    if (handler === undefined) throw new BadRequest(404, `the node knows no ${request.method} ${request.url}: is it another version?`);
+    const body = request.method === 'POST' ? await readBody(request) : undefined;
+    const document = await handler(host(), { body, response });
+    if (document !== undefined) reply(response, 200, document);
+  } catch (error) {
+    const [status, code, message] = failure(error);
+    reply(response, status, { error: { code, message } });
+  }
+}
+
+function reply(response: ServerResponse, status: number, document: unknown): void {
+  const text = Buffer.from(JSON.stringify(document));
+  response.writeHead(status, { 'content-type': 'application/json; charset=utf-8', 'content-length': text.length }).end(text);
+}
+
+/** A request that can't be read, and the HTTP status that says why. */
+class BadRequest extends ThicketError {
+  readonly status: number;
+
+  constructor(status: number, what: string) {
+    super('BAD_ARGUMENT', what);
+    this.status = status;
+  }
+}
+
+/** A request's JSON document, undefined without one. Nothing above the limit is kept, but all is read: else the caller wouldn't hear the answer. */
+async function readBody(request: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size <= BODY_LIMIT) chunks.push(chunk);
+  }
+  if (size > BODY_LIMIT) throw new BadRequest(413, `the request is malformed: its body is longer than ${BODY_LIMIT} bytes`);
+  if (size === 0) return undefined;
+  if (!/^application\/json\s*(;|$)/i.test(request.headers['content-type'] ?? '')) {
+    throw new BadRequest(415, 'the request is malformed: its content-type must be application/json');
+  }
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString());
+  } catch {
+    throw new BadRequest(400, 'the request is malformed: its body is no JSON document');
+  }
+}
+
+/** HTTP status, code and line of an error: the node's own, of a request that can't be read, or a bug of ours. */
 function failure(error: unknown): readonly [number, ErrorCode, string] {
+  if (error instanceof BadRequest) return [error.status, error.code, error.message];
   if (isThicketError(error)) return [409, error.code, error.message];
-  const status = error instanceof Error && 'statusCode' in error ? error.statusCode : undefined;
-  if (typeof status === 'number' && status < 500) return [status, 'BAD_ARGUMENT', `the request is malformed: ${describe(error)}`];
   return [500, 'INTERNAL', `internal error in the node (${describe(error)}): report it with what was asked`];
 }
 
-function routes(app: FastifyInstance, host: () => ControlHost): void {
-  app.get('/v1/status', () => host().status());
-  app.get('/v1/tree', () => host().tree());
-  app.get('/v1/routes', () => host().routes());
-  app.get('/v1/sessions', () => host().sessions());
-  app.get('/v1/services', () => host().services());
-  app.get('/v1/trust', () => host().trust());
-  app.post('/v1/ping', ({ body }) => host().ping(read(Name, body).name));
-  app.post('/v1/trace', ({ body }) => host().trace(read(Name, body).name));
-  app.post('/v1/resolve', ({ body }) => host().resolve(read(Name, body).name));
-  app.post('/v1/expose', async ({ body }) => {
-    const { name, targets, allow, force } = read(Expose, body);
-    await host().expose(name, targets, allow, force);
-    return {};
-  });
-  app.post('/v1/unexpose', async ({ body }) => {
-    await host().unexpose(read(Name, body).name);
-    return {};
-  });
-  app.post('/v1/allow', async ({ body }) => {
-    const { who, service } = read(Rule, body);
-    await host().allow(who, service);
-    return {};
-  });
-  app.post('/v1/deny', async ({ body }) => {
-    const { who, service } = read(Rule, body);
-    await host().deny(who, service);
-    return {};
-  });
-  app.post('/v1/trust', async ({ body }) => {
-    const { key, trusted } = read(Trust, body);
-    await host().setTrust(key, trusted);
-    return {};
-  });
-  app.post('/v1/reload', () => host().reload());
-  app.post('/v1/forward', async ({ body, raw }, reply) => {
-    const { listen, to } = read(Forward, body);
-    const gone = new AbortController();
-    raw.socket.once('close', () => gone.abort());
-    const address = await host().forward(listen, to, gone.signal);
-    // The answer stays open for as long as the forward shall live: who asked ends it by hanging up.
-    reply.hijack();
-    reply.raw.writeHead(200, { 'content-type': 'application/json' });
-    reply.raw.write(`${JSON.stringify({ listen: address })}\n`);
-  });
-}
+const ROUTES: ReadonlyMap<string, Handler> = new Map<string, Handler>([
+  ['GET /v1/status', (host) => host.status()],
+  ['GET /v1/tree', (host) => host.tree()],
+  ['GET /v1/routes', (host) => host.routes()],
+  ['GET /v1/sessions', (host) => host.sessions()],
+  ['GET /v1/services', (host) => host.services()],
+  ['GET /v1/trust', (host) => host.trust()],
+  ['POST /v1/ping', (host, { body }) => host.ping(read(Name, body).name)],
+  ['POST /v1/trace', (host, { body }) => host.trace(read(Name, body).name)],
+  ['POST /v1/resolve', (host, { body }) => host.resolve(read(Name, body).name)],
+  [
+    'POST /v1/expose',
+    async (host, { body }) => {
+      const { name, targets, allow, force } = read(Expose, body);
+      await host.expose(name, targets, allow, force);
+      return {};
+    },
+  ],
+  [
+    'POST /v1/unexpose',
+    async (host, { body }) => {
+      await host.unexpose(read(Name, body).name);
+      return {};
+    },
+  ],
+  [
+    'POST /v1/allow',
+    async (host, { body }) => {
+      const { who, service } = read(Rule, body);
+      await host.allow(who, service);
+      return {};
+    },
+  ],
+  [
+    'POST /v1/deny',
+    async (host, { body }) => {
+      const { who, service } = read(Rule, body);
+      await host.deny(who, service);
+      return {};
+    },
+  ],
+  [
+    'POST /v1/trust',
+    async (host, { body }) => {
+      const { key, trusted } = read(Trust, body);
+      await host.setTrust(key, trusted);
+      return {};
+    },
+  ],
+  ['POST /v1/reload', (host) => host.reload()],
+  [
+    'POST /v1/forward',
+    async (host, { body, response }) => {
+      const { listen, to } = read(Forward, body);
+      const gone = new AbortController();
+      response.once('close', () => gone.abort());
+      const address = await host.forward(listen, to, gone.signal);
+      // The answer stays open for as long as the forward shall live: who asked ends it by hanging up.
+      response.writeHead(200, { 'content-type': 'application/json' });
+      response.write(`${JSON.stringify({ listen: address })}\n`);
+    },
+  ],
+]);
 
 function read<T>(schema: z.ZodType<T>, body: unknown): T {
   const parsed = schema.safeParse(body);

@@ -33,7 +33,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     const store = NodeStore.open(options.stateFolder);
     const config = readConfig(options.configFile, options.stateFolder);
     const local = LocalChanges.open(options.stateFolder);
-    const log = openLog(config.log.level);
+    const log = await openLog(config.log.level);
     let node: Node | undefined;
     // First of all the socket: a second node on this state must not touch anything.
     const control = await openControl(config.control.socket, () => {
