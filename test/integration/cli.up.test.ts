@@ -1,9 +1,10 @@
 /** `thicket up` of one node in a namespace of its own: what it says, how it ends, what it refuses; and that its private key is told nobody. */
 import { appendFileSync, chmodSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join as path } from 'node:path';
 import { jest } from '@jest/globals';
 import { encodeBundle, NetworkFolder, NodeStore, saveState } from '../../ts/trust/index.js';
 import { secretForms } from '../cli/index.js';
-import { type Host, Lab, type Process, thicketProgram, waitFor } from '../lab/index.js';
+import { type Host, Lab, type Process, repository, thicketProgram, waitFor } from '../lab/index.js';
 
 jest.setTimeout(60_000);
 
@@ -54,6 +55,33 @@ function join(store: NodeStore, expiresInSeconds = 86_400, now = Math.floor(Date
 }
 
 describe('a node', () => {
+  test('as a relay it keeps out of memory what only a gateway or a terminal needs', async () => {
+    const list = host.write('loaded', '');
+    const imports = path(repository, 'test', 'fixtures', 'loaded.mjs');
+    const argv = [process.execPath, '--import', imports, thicketProgram, 'up', '--config', host.path('thicket.yaml')];
+    const node = await host.spawn(argv, { env: { THICKET_STATE: host.state, LOADED: list } });
+    await node.waitForLine(/^up as /);
+    await host.thicket(['status']);
+    const packages = readFileSync(list, 'utf8').matchAll(/\/node_modules\/((?:@[^/]+\/)?[^/]+)/g);
+    const loaded = new Set([...packages].map(([, name]) => name));
+    // Those that a node can't do without; another is another megabyte or more on every relay.
+    expect([...loaded].sort()).toEqual([
+      '@scure/base',
+      'cborg',
+      'commander',
+      'dns-packet',
+      'ipaddr.js',
+      'libsodium',
+      'libsodium-wrappers',
+      'pino',
+      'yaml',
+      'zod',
+    ]);
+    const maps = readFileSync(`/proc/${node.pid}/maps`, 'utf8');
+    expect(maps).toContain('thicket_addon.node');
+    expect(maps).not.toMatch(/thicket_kernel\.node|libnftables/);
+  });
+
   test('says who it is when it is up, answers the CLI, and leaves the host as it was at SIGTERM', async () => {
     const before = await host.snapshot();
     const node = await up();

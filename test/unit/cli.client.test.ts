@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { type IncomingMessage, request } from 'node:http';
 import { createServer } from 'node:net';
 import { jest } from '@jest/globals';
 import { ControlClient } from '../../ts/control/client.js';
@@ -369,6 +370,21 @@ describe('which node', () => {
     await new Promise((resolve) => {
       other.close(resolve);
     });
+  });
+
+  test.each([
+    ['no JSON', 400, 'application/json', '{"name":', 'no JSON document'],
+    ['JSON of another type', 415, 'text/plain', '{"name":"camera"}', 'content-type must be application/json'],
+    ['a body that is too long', 413, 'application/json', JSON.stringify({ name: 'x'.repeat(200_000) }), 'longer than 65536 bytes'],
+    ['another key', 409, 'application/json', '{"name":"camera","__proto__":{}}', '__proto__'],
+  ])('%s is answered with %i, and the node is not asked', async (_, status, type, body, says) => {
+    const asked = request({ socketPath: socket, method: 'POST', path: '/v1/unexpose', headers: { 'content-type': type } });
+    asked.end(body);
+    const [response] = (await once(asked, 'response')) as [IncomingMessage];
+    const answer = JSON.parse(Buffer.concat(await response.toArray()).toString()) as unknown;
+    expect(response.statusCode).toBe(status);
+    expect(answer).toEqual({ error: { code: 'BAD_ARGUMENT', message: expect.stringMatching(`^the request is malformed: .*${says}`) } });
+    expect(host.calls).toEqual([]);
   });
 
   test('a path that this version knows and the node does not: another version', async () => {
