@@ -61,6 +61,15 @@ pub struct TxBatch {
     trains: Vec<Train>,
     planned: Vec<Planned>,
     sealed: Fullness,
+    /// How often it was emptied.
+    turn: u64,
+}
+
+/// Where a packet lies that isn't sealed yet; means nothing later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    turn: u64,
+    at: usize,
 }
 
 impl Default for TxBatch {
@@ -71,6 +80,7 @@ impl Default for TxBatch {
             trains: Vec::with_capacity(256),
             planned: Vec::with_capacity(256),
             sealed: Fullness::default(),
+            turn: 0,
         }
     }
 }
@@ -88,6 +98,7 @@ impl TxBatch {
 
     /// Seals what isn't yet, and hands out all trains, in order, with the bytes that their ranges lie in.
     pub fn ready(&mut self) -> (&[Train], &mut [u8]) {
+        self.turn += 1;
         for planned in self.planned.drain(..) {
             let Some(train) = self.trains.get(planned.train) else {
                 continue;
@@ -111,9 +122,24 @@ impl TxBatch {
 
     /// After everything was sent.
     pub fn clear(&mut self) {
+        self.turn += 1;
         self.used = 0;
         self.trains.clear();
         self.planned.clear();
+    }
+
+    /// Where the next packet will lie.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            turn: self.turn,
+            at: self.used,
+        }
+    }
+
+    /// The inner packet of `len` bytes at this place, if it isn't sealed yet.
+    pub(crate) fn unsealed(&mut self, place: Place, len: usize) -> Option<&mut [u8]> {
+        let at = place.at + DATA_HEADER;
+        self.buffer.get_mut(at..at + len).filter(|_| place.turn == self.turn)
     }
 
     /// Lends `len` bytes to write datagrams into; `None` when there's no room.

@@ -4,6 +4,7 @@
 //! local flows would be one on the wire: an IPv4 and an IPv6 one to the same key, or two names of one key. The later then gets another wire port.
 
 use crate::api::SessionId;
+use crate::buffers::Place;
 use crate::hash::{IdMap, KeyedMap, KeyedState};
 use crate::time::{Duration, Instant};
 use crate::wire::protocol;
@@ -71,6 +72,8 @@ pub struct Flow {
     /// TCP: sequence number behind the last byte that our side sent, and what it acknowledged last; for resets that we make.
     pub next_seq: u32,
     pub acked: u32,
+    /// An acknowledgement of our side's that is written but not sealed.
+    pub waiting: Option<Place>,
     pub watch: Watch,
 }
 
@@ -185,6 +188,7 @@ impl Flows {
             closed: false,
             next_seq: 0,
             acked: 0,
+            waiting: None,
             watch: Watch::Nobody,
         };
         let index = match self.free.pop() {

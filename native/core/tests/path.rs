@@ -393,6 +393,53 @@ fn a_super_packet_arrives_as_one_with_new_addresses_and_the_answer_comes_back() 
     assert_eq!((parsed.source, parsed.destination), (ip(9), ip(1)));
 }
 
+/// Packets that the viewer's host hands over in one round; what the gateway's host gets.
+fn in_one_round(lab: &mut Lab, packets: &[(VnetHeader, Vec<u8>)]) -> Vec<Vec<u8>> {
+    let (mut tx, mut tun) = (TxBatch::default(), TunBatch::default());
+    for (vnet, packet) in packets {
+        lab.nodes[VIEWER].handle_tun(lab.now, *vnet, packet, &mut tx, &mut tun);
+    }
+    lab.send(VIEWER, &mut tx);
+    lab.run();
+    lab.tun[GATEWAY].drain(..).map(|(_, packet)| packet).collect()
+}
+
+#[test]
+fn of_acknowledgements_that_wait_together_the_last_is_sent_unless_one_says_more() {
+    const ACK: u8 = 0x10;
+    let mut lab = Lab::new();
+    let acknowledgement = |ack: u8, seq: u32, flags: u8, payload: &[u8]| {
+        let (vnet, mut packet) = tcp(ip(1), ip(9), (40_000, 554), seq, flags, payload);
+        packet[31] = ack;
+        (vnet, packet)
+    };
+    let acked = |packets: Vec<Vec<u8>>| packets.iter().map(|packet| packet[31]).collect::<Vec<_>>();
+    in_one_round(&mut lab, &[acknowledgement(9, 1, 2, &[])]);
+    let plain = |ack: u8| acknowledgement(ack, 2, ACK, &[]);
+    assert_eq!(acked(in_one_round(&mut lab, &[plain(10), plain(20), plain(30)])), [30]);
+    assert_eq!(
+        acked(in_one_round(&mut lab, &[plain(40)])),
+        [40],
+        "one alone goes at once"
+    );
+    assert_eq!(
+        acked(in_one_round(&mut lab, &[plain(50), plain(50), plain(50)])),
+        [50, 50, 50],
+        "repeated ones tell of a loss"
+    );
+    assert_eq!(acked(in_one_round(&mut lab, &[plain(60), plain(55)])), [60, 55]);
+    let data = acknowledgement(70, 2, ACK, b"x");
+    let behind = acknowledgement(75, 3, ACK, &[]);
+    assert_eq!(acked(in_one_round(&mut lab, &[plain(65), data, behind])), [65, 70, 75]);
+    let marked = acknowledgement(85, 3, ACK | 0x40, &[]);
+    let after = acknowledgement(90, 3, ACK, &[]);
+    assert_eq!(
+        acked(in_one_round(&mut lab, &[marked, after])),
+        [85, 90],
+        "an echo of congestion is no plain one"
+    );
+}
+
 #[test]
 fn an_ipv6_program_reaches_an_ipv4_device_while_an_ipv4_one_uses_the_same_ports() {
     let mut lab = Lab::new();
