@@ -4,7 +4,7 @@
 #   tunnel    whole tunnels beside wireguard-go and nebula; --gate: fails when a ratio has fallen below half of what is recorded, twice
 #   cameras   many RTP streams through one relay
 #   isolation what floods through a relay and at it leave of one flow, of pings and of the event loops
-#   profile   flame graphs of chosen tunnels (bench/results/*.svg)
+#   profile   flame graphs of Thicket's tunnels, into bench/results; --test='relay: tcp1 up' (may be repeated) chooses others than the usual
 #   report    only writes tables and pictures of what was measured last
 #   gates     instructions per packet and sizes, against bench/recorded.json
 # --quick: everything within 4 minutes. --record: what is measured becomes the figures that the repository keeps, the README's among them.
@@ -13,7 +13,7 @@ suites=()
 options=()
 for argument in "$@"; do
   case $argument in
-    --quick | --record | --gate) options+=("$argument") ;;
+    --quick | --record | --gate | --test=*) options+=("$argument") ;;
     micro | tunnel | cameras | isolation | profile | report | gates) suites+=("$argument") ;;
     *)
       say "no such bench: $argument (there are micro, tunnel, cameras, isolation, profile, report and gates; --quick, --record and --gate)"
@@ -29,11 +29,12 @@ build_ts
 build_wasm
 build_programs
 build_bench
+[[ " ${suites[*]} " == *" profile "* ]] && build_profile
 reported=
 for suite in "${suites[@]}"; do
   say "bench/$suite"
   node "build/programs/bench/$suite/main.js" "${options[@]}"
-  [[ $suite == gates ]] || reported=yes
+  [[ $suite == gates || $suite == profile ]] || reported=yes
 done
 if [[ $reported && ${suites[-1]} != report ]]; then
   say "bench/report"

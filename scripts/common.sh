@@ -77,7 +77,8 @@ build_ts() {
 
 # cargo_tool NAME VERSION CRATE: a Rust program of exactly this version, built once.
 cargo_tool() {
-  [[ $("$1" --version 2>/dev/null) == "$1 $2" ]] && return 0
+  # Some programs don't tell their version.
+  [[ $("$1" --version 2>/dev/null) == "$1 $2" ]] || cargo install --list | grep -qx "$3 v$2:" && return 0
   say "installing $3 $2 (built from source: some minutes)"
   local log
   log=$(mktemp)
@@ -132,4 +133,14 @@ build_bench() {
   cargo build --manifest-path native/Cargo.toml --locked --release --quiet -p thicket-core --features simd --examples
   mkdir -p build/bench
   cc -O2 -std=c17 -Wall -Wextra -Werror -o build/bench/flood bench/isolation/flood.c
+}
+
+# The Rust addon with symbols and frame pointers, beside the one that ships, and what draws flame graphs.
+build_profile() {
+  need_apt bench
+  need_rust
+  cargo_tool inferno-flamegraph 0.12.3 inferno
+  say "building the Rust addon with symbols"
+  CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_RELEASE_DEBUG=1 RUSTFLAGS="-C force-frame-pointers=yes" \
+    cargo build --manifest-path native/addon/Cargo.toml --target-dir native/target/profiled --locked --release --quiet
 }

@@ -4,12 +4,12 @@
  *
  * `npm run bench -- tunnel [--quick]`
  */
-import { type HostName, Lab, waitFor } from '../../test/lab/index.js';
+import { Lab, LabError, waitFor } from '../../test/lab/index.js';
 import type { World } from '../../test/world/index.js';
 import { readRecordedResults } from '../report/readme.js';
 import { circumstances, options, writeSuite } from '../shared/results.js';
 import { digits } from '../shared/statistics.js';
-import { fallen, isGated } from './gate.js';
+import { fallen, isGate, isGated } from './gate.js';
 import { measured } from './measure.js';
 import { startNebula } from './peers/nebula.js';
 import { startWireGuard } from './peers/wireguard.js';
@@ -17,7 +17,7 @@ import { type Plan, plan, type Step } from './plan.js';
 import { bareNodeMiB } from './processes.js';
 import type { Run } from './results.js';
 import type { Contender } from './route.js';
-import { createWorld, PORT, TARGET_PORT, TARGETS, thicket } from './thicket.js';
+import { createWorld, PORT, serve, serveTargets, thicket } from './thicket.js';
 
 async function main(): Promise<void> {
   const chosen = options();
@@ -26,7 +26,7 @@ async function main(): Promise<void> {
   const contenders: Contender[] = [];
   try {
     const host = (name: 'viewer' | 'mid' | 'gw') => world.lab.host(name);
-    for (const [name, address] of Object.entries(TARGETS)) await serve(world, name as keyof typeof TARGETS, TARGET_PORT, address);
+    await serveTargets(world);
     for (const name of ['mid', 'gw'] as const) await serve(world, name, PORT);
     // As nothing of Thicket's goes that way, this tells only nebula to use its relay.
     await world.lab.drop('iifname "viewer" oifname "gw"');
@@ -55,6 +55,7 @@ async function main(): Promise<void> {
 /** Fails this program when ratios have fallen far, and are found so again. */
 async function gate(contenders: readonly Contender[], steps: Plan, runs: readonly Run[]): Promise<void> {
   const recorded = readRecordedResults().suites.tunnel?.runs ?? [];
+  if (!isGate(recorded)) throw new LabError('no figures are recorded that a gate could compare with: npm run bench -- --record');
   const first = fallen(recorded, runs);
   if (first.length === 0) return;
   for (const line of first) console.error(`▸ ${line}: measured again`);
@@ -74,12 +75,6 @@ function none(world: World): Contender {
     routes: { direct: { client, address: server.address, relays: [], processes: [] } },
     stop: async () => undefined,
   };
-}
-
-async function serve(world: World, name: HostName, port: number, address?: string): Promise<void> {
-  const bound = address === undefined ? [] : ['-B', address];
-  const server = await world.lab.host(name).spawn(['iperf3', '-s', '-p', String(port), '--forceflush', ...bound]);
-  await server.waitForLine(/Server listening/);
 }
 
 async function compare(contenders: readonly Contender[], { seconds, rounds, steps }: Plan): Promise<Run[]> {

@@ -5,7 +5,7 @@
  *                 │      └── gw ─ files       dnat: viewer – mid – gw – files
  *                gw2 ─ viewer2                three: viewer2 – gw2 – root – mid – gw
  */
-import { underlay } from '../../test/lab/index.js';
+import { type HostName, underlay } from '../../test/lab/index.js';
 import { type NodeName, type NodePlan, World, type WorldNode } from '../../test/world/index.js';
 import type { Contender, Route } from './route.js';
 
@@ -14,8 +14,8 @@ export const PORT = 5_201;
  * Where Thicket's services lead: addresses and port of iperf3's servers, each bound to its address. One that is not answers datagrams from whichever address
  * the route says, and conntrack doesn't know them.
  */
-export const TARGETS = { root: underlay('root').ip4, gw: '192.168.1.1', files: '192.168.1.22' } as const;
-export const TARGET_PORT = 5_202;
+const TARGETS = { root: underlay('root').ip4, gw: '192.168.1.1', files: '192.168.1.22' } as const;
+const TARGET_PORT = 5_202;
 
 export async function createWorld(): Promise<World> {
   return World.create({
@@ -48,6 +48,17 @@ function endpoint(name: string, host: string): NodePlan['endpoints'][number] {
   const target = `${host}:${TARGET_PORT}`;
   const services = [`tcp/${PORT}`, `udp/${PORT}`].map((port) => ({ port, target, allow: ['group:family'], force: true }));
   return { name, services };
+}
+
+/** iperf3's servers behind Thicket's services. */
+export async function serveTargets(world: World): Promise<void> {
+  for (const [name, address] of Object.entries(TARGETS)) await serve(world, name as keyof typeof TARGETS, TARGET_PORT, address);
+}
+
+export async function serve(world: World, name: HostName, port: number, address?: string): Promise<void> {
+  const bound = address === undefined ? [] : ['-B', address];
+  const server = await world.lab.host(name).spawn(['iperf3', '-s', '-p', String(port), '--forceflush', ...bound]);
+  await server.waitForLine(/Server listening/);
 }
 
 export async function thicket(world: World): Promise<Contender> {

@@ -1,13 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Isolation, Load, ShareRun } from '../../bench/isolation/results.js';
+import { largest, readStacks, writeStacks } from '../../bench/profile/stacks.js';
 import { charts } from '../../bench/report/charts.js';
+import { historyLine } from '../../bench/report/history.js';
 import { FIGURES, readReadme, readRecordedResults, withFigures } from '../../bench/report/readme.js';
 import { document, summary } from '../../bench/report/table.js';
 import { targets } from '../../bench/report/targets.js';
 import type { Results } from '../../bench/shared/results.js';
 import { digits, quantile, spread } from '../../bench/shared/statistics.js';
-import { fallen } from '../../bench/tunnel/gate.js';
+import { fallen, isGate } from '../../bench/tunnel/gate.js';
 import { ratios } from '../../bench/tunnel/ratios.js';
 import type { Run, TestName, Topology } from '../../bench/tunnel/results.js';
 
@@ -70,7 +72,17 @@ describe('ratios', () => {
     const now = (value: number) => [...runs('thicket', 'relay', 'tcp1 up', [value]), ...runs('wireguard-go', 'relay', 'tcp1 up', [1])];
     expect(fallen(recorded, now(2))).toEqual([]);
     expect(fallen(recorded, now(1.9))).toEqual(['relay, tcp1 up, Thicket : wireguard-go: 1.90, recorded 4.00']);
-    expect(fallen(recorded, [])).toEqual([]);
+    expect(fallen([], now(1))).toEqual([]);
+  });
+
+  test('that are recorded must be measured, and some must be recorded', () => {
+    const recorded = [...runs('thicket', 'relay', 'tcp1 up', [4]), ...runs('wireguard-go', 'relay', 'tcp1 up', [1])];
+    expect(fallen(recorded, runs('thicket', 'relay', 'tcp1 up', [4]))).toEqual([
+      'relay, tcp1 up, Thicket : wireguard-go: NaN, recorded 4.00',
+    ]);
+    expect(isGate(recorded)).toBe(false);
+    expect(isGate(recorded.flatMap((run) => [run, { ...run, topology: 'direct' as const }]))).toBe(true);
+    expect(isGate(readRecordedResults().suites.tunnel?.runs ?? [])).toBe(true);
   });
 });
 
@@ -141,6 +153,36 @@ describe('isolation', () => {
     const text = summary({ schema: 1, suites: { ...results(runs('thicket', 'direct', 'tcp1 up', [3])).suites, ...suites } });
     expect(text).toContain("| beside another child's flood of small datagrams | 90 % |");
     expect(document({ schema: 1, suites })).toContain('| 50.0 kpps | 20.0 | 18.0 | 0.90 |');
+  });
+});
+
+describe('the history', () => {
+  test('holds in one line what was measured, of which commit, on what machine', () => {
+    const line = historyLine(results(relayRuns(4)), new Date('2026-11-25T00:00:00Z'));
+    expect(line.endsWith('}\n')).toBe(true);
+    expect(JSON.parse(line)).toMatchObject({
+      at: '2026-11-25T00:00:00.000Z',
+      commit: 'abc',
+      machine: { cores: 2 },
+      figures: { "one relay, TCP, one stream : wireguard-go's": { value: 4, unit: '×', reached: true } },
+    });
+    expect(line).not.toContain('cameras');
+  });
+
+  const relayRuns = (value: number) => [...runs('thicket', 'relay', 'tcp1 up', [value]), ...runs('wireguard-go', 'relay', 'tcp1 up', [1])];
+});
+
+describe('profiles', () => {
+  const folded = 'node-12;read;copy 3\nswapper-0;idle 900\niperf3-99;write 1\nnode-12;write 4\n';
+
+  test('name processes by their place, and leave idle processors out', () => {
+    const stacks = readStacks(folded, new Map([[12, 'mid']]));
+    expect(writeStacks(stacks)).toBe('mid (node);read;copy 3\niperf3;write 1\nmid (node);write 4\n');
+  });
+
+  test('sum what is the same, the largest first', () => {
+    const parts = largest(readStacks(folded, new Map()), 1, ({ frames }) => frames.at(-1) ?? '');
+    expect(parts).toEqual([{ name: 'write', percent: 62.5 }]);
   });
 });
 
