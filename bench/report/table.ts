@@ -1,7 +1,8 @@
 /** Results as Markdown. */
 import type { Circumstances, Results } from '../shared/results.js';
 import { digits, type Spread } from '../shared/statistics.js';
-import { type Run, type TestName, TOPOLOGIES, type Topology } from '../tunnel/results.js';
+import { runsOf } from '../tunnel/ratios.js';
+import { type Run, type TestName, TOPOLOGIES, type Topology, TRAIN_SIZES, type Trains } from '../tunnel/results.js';
 import { isolationParts, isolationSummary } from './isolation.js';
 import { full, markdown, title } from './markdown.js';
 import { figure, type Target, targets } from './targets.js';
@@ -73,6 +74,7 @@ export function document(results: Results): string {
       if (rows.length > 0) parts.push(`### ${title(NAMES[topology])}`, markdown(['', ...columns.map(title)], rows));
     }
   }
+  if (tunnel !== undefined) parts.push(...trainParts(tunnel.runs));
   if (cameras !== undefined) {
     const rows = cameras.runs.map((run) => [
       String(run.streams),
@@ -113,6 +115,26 @@ export function document(results: Results): string {
     );
   }
   return `${parts.join('\n\n')}\n`;
+}
+
+/** What part of the AEAD's calls had how many packets; nothing where none was counted. */
+function trainParts(runs: readonly Run[]): string[] {
+  const rows = TOPOLOGIES.flatMap((topology) =>
+    (Object.keys(TESTS) as TestName[]).flatMap((test) => {
+      const trains = runsOf(runs, { tunnel: 'thicket', topology, test }).flatMap((run) => run.trains ?? []);
+      if (trains.length === 0) return [];
+      const cells = TRAIN_SIZES.map((_, size) => `${percent(trains, 'sealed', size)} / ${percent(trains, 'opened', size)}`);
+      return [[`${NAMES[topology]}: ${TESTS[test].replace(/, [^,]*$/, '')}`, ...cells]];
+    }),
+  );
+  const what = 'Packets in one call that seals (where the payload comes from) / that opens (where it goes to): percent of the calls.';
+  return rows.length === 0 ? [] : ['### How full trains are', what, markdown(['', ...TRAIN_SIZES], rows)];
+}
+
+function percent(trains: readonly Trains[], what: keyof Trains, size: number): string {
+  const sum = (counts: readonly number[]): number => counts.reduce((a, b) => a + b, 0);
+  const all = sum(trains.map((one) => sum(one[what])));
+  return all === 0 ? '–' : ((sum(trains.map((one) => one[what][size] ?? 0)) / all) * 100).toFixed(0);
 }
 
 function targetTable(results: Results): string {

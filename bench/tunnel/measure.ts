@@ -3,7 +3,7 @@ import { LabError } from '../../test/lab/index.js';
 import { load } from '../shared/machine.js';
 import { median, quantile } from '../shared/statistics.js';
 import { cpuSeconds, received, residentMiB } from './processes.js';
-import type { Run, TestName, Unit } from './results.js';
+import type { Run, TestName, Trains, Unit } from './results.js';
 import type { Route } from './route.js';
 
 type Figures = Omit<Run, 'round' | 'topology' | 'tunnel' | 'test' | 'load'>;
@@ -31,9 +31,11 @@ export const TESTS: Readonly<Record<TestName, Measure>> = {
 /** Runs one test; throws when the bytes didn't go the way that is measured. */
 export async function measured(test: TestName, route: Route, seconds: number): Promise<Figures & { readonly load: number }> {
   const before = await Promise.all(route.relays.map(received));
+  const full = await route.trains?.();
   const cpu = cpuSeconds(route.processes);
   const figures = await TESTS[test](route, seconds);
   const spent = cpuSeconds(route.processes) - cpu;
+  const trains = full === undefined ? undefined : between(full, (await route.trains?.()) ?? full, test);
   const bytes = figures.bytes ?? 0;
   for (const [index, relay] of route.relays.entries()) {
     const came = (await received(relay)) - (before[index] ?? 0);
@@ -43,8 +45,18 @@ export async function measured(test: TestName, route: Route, seconds: number): P
     ...figures,
     ...(bytes > 0 && route.processes.length > 0 ? { cpuPerGB: (spent / bytes) * 1e9 } : {}),
     ...(route.relayProcess === undefined ? {} : { relayMiB: residentMiB(route.relayProcess) }),
+    ...(trains === undefined ? {} : { trains }),
     load: load(),
   };
+}
+
+type BothEnds = readonly [client: Trains, far: Trains];
+
+/** What was added, at the end that seals a test's payload and at the one that opens it: answers go in small trains, and would hide its. */
+export function between(before: BothEnds, after: BothEnds, test: TestName): Trains {
+  const [seals, opens] = test.endsWith('down') ? ([1, 0] as const) : ([0, 1] as const);
+  const more = (end: 0 | 1, what: keyof Trains): number[] => after[end][what].map((count, size) => count - (before[end][what][size] ?? 0));
+  return { sealed: more(seals, 'sealed'), opened: more(opens, 'opened') };
 }
 
 async function tcp(route: Route, seconds: number, streams: number, direction: 'up' | 'down'): Promise<Figures> {

@@ -19,6 +19,15 @@ export type TestName =
   | 'ping idle'
   | 'ping loaded';
 
+/** Packets in one call of the AEAD, by column of `Trains`. */
+export const TRAIN_SIZES = ['1', '2–3', '4–7', '8–15', '16–31', '32–63', '64 or more'] as const;
+
+/** How many calls of the AEAD had so many packets, where the payload is sealed and where it is opened. */
+export interface Trains {
+  readonly sealed: readonly number[];
+  readonly opened: readonly number[];
+}
+
 export type Unit = 'Gbit/s' | 'kpps' | 'ms';
 
 export interface Run {
@@ -38,6 +47,8 @@ export interface Run {
   readonly p99?: number;
   /** Resident memory of the relay's process afterwards. */
   readonly relayMiB?: number;
+  /** Of Thicket. */
+  readonly trains?: Trains;
   /** The machine's load over the last minute, afterwards: our own part is in it. */
   readonly load: number;
 }

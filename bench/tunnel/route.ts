@@ -1,6 +1,6 @@
 /** A tunnel as the measurements see it. */
 import type { Host } from '../../test/lab/index.js';
-import type { Topology } from './results.js';
+import type { Topology, Trains } from './results.js';
 
 export interface Route {
   readonly client: Host;
@@ -12,6 +12,8 @@ export interface Route {
   readonly processes: readonly number[];
   /** The relay's, where there is one. */
   readonly relayProcess?: number;
+  /** How full trains were so far at client and far end; of Thicket. */
+  readonly trains?: () => Promise<readonly [client: Trains, far: Trains]>;
 }
 
 export interface Contender {

@@ -72,6 +72,7 @@ export async function thicket(world: World): Promise<Contender> {
       address: await viewer.lookup(name, 4),
       relays: between.map(({ host }) => host),
       processes: [viewer, ...between, world.node(far)].map(pid),
+      trains: async () => [(await viewer.status()).trains, (await world.node(far).status()).trains],
       ...(first === undefined ? {} : { relayProcess: pid(first) }),
     };
   };

@@ -10,6 +10,7 @@ import { targets } from '../../bench/report/targets.js';
 import type { Results } from '../../bench/shared/results.js';
 import { digits, quantile, spread } from '../../bench/shared/statistics.js';
 import { fallen, isGate } from '../../bench/tunnel/gate.js';
+import { between } from '../../bench/tunnel/measure.js';
 import { ratios } from '../../bench/tunnel/ratios.js';
 import type { Run, TestName, Topology } from '../../bench/tunnel/results.js';
 
@@ -153,6 +154,26 @@ describe('isolation', () => {
     const text = summary({ schema: 1, suites: { ...results(runs('thicket', 'direct', 'tcp1 up', [3])).suites, ...suites } });
     expect(text).toContain("| beside another child's flood of small datagrams | 90 % |");
     expect(document({ schema: 1, suites })).toContain('| 50.0 kpps | 20.0 | 18.0 | 0.90 |');
+  });
+});
+
+describe('trains', () => {
+  const none = [0, 0, 0, 0, 0, 0, 0];
+
+  test('are counted where the payload is sealed and where it is opened', () => {
+    const before = { sealed: [5, ...none.slice(1)], opened: none };
+    const client = { sealed: [6, 0, 0, 0, 0, 0, 9], opened: [7, ...none.slice(1)] };
+    const far = { sealed: [8, ...none.slice(1)], opened: [0, 0, 0, 0, 0, 3, 0] };
+    expect(between([before, before], [client, far], 'tcp1 up')).toEqual({ sealed: [1, 0, 0, 0, 0, 0, 9], opened: far.opened });
+    expect(between([before, before], [client, far], 'tcp1 down')).toEqual({ sealed: [3, ...none.slice(1)], opened: client.opened });
+  });
+
+  test('are told in percent of the calls', () => {
+    const trains = { sealed: [1, 0, 0, 0, 0, 0, 3], opened: none };
+    expect(document(results(runs('thicket', 'relay', 'tcp1 up', [3, 4], { trains })))).toContain(
+      '| one relay: TCP, one stream, up | 25 / – | 0 / – | 0 / – | 0 / – | 0 / – | 0 / – | 75 / – |',
+    );
+    expect(document(results(runs('thicket', 'relay', 'tcp1 up', [3])))).not.toContain('trains are');
   });
 });
 
