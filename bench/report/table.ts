@@ -71,6 +71,9 @@ export function document(results: Results): string {
         );
         return [[TESTS[test], ...cells]];
       });
+      const resident = columns.map((name) => most(tunnel.runs.filter((run) => run.tunnel === name && run.topology === topology)));
+      if (rows.length > 0 && resident.some((cell) => cell !== ''))
+        rows.push(['resident memory of the (first) relay, at most, MiB', ...resident]);
       if (rows.length > 0) parts.push(`### ${title(NAMES[topology])}`, markdown(['', ...columns.map(title)], rows));
     }
   }
@@ -115,6 +118,12 @@ export function document(results: Results): string {
     );
   }
   return `${parts.join('\n\n')}\n`;
+}
+
+/** Of the memory that was seen. */
+function most(runs: readonly Run[]): string {
+  const seen = runs.flatMap(({ relayMiB }) => relayMiB ?? []);
+  return seen.length === 0 ? '' : digits(Math.max(...seen));
 }
 
 /** What part of the AEAD's calls had how many packets; nothing where none was counted. */

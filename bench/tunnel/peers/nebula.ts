@@ -58,7 +58,7 @@ export async function startNebula(client: Host, relay: Host, server: Host): Prom
     version,
     routes: {
       direct: { client, address: address(relay), relays: [], processes: [near, middle] },
-      relay: { client, address: address(server), relays: [relay], processes: [near, middle, end] },
+      relay: { client, address: address(server), relays: [relay], processes: [near, middle, end], relayProcess: middle },
     },
     async stop() {
       for (const process of running) await process.kill('SIGTERM');

@@ -45,7 +45,7 @@ export async function startWireGuard(client: Host, relay: Host, server: Host): P
     version,
     routes: {
       direct: { client, address: r.address, relays: [], processes: pids.slice(0, 2) },
-      relay: { client, address: b.address, relays: [relay], processes: pids },
+      relay: { client, address: b.address, relays: [relay], processes: pids, relayProcess: pids[1] ?? 0 },
     },
     // Killed, they would leave their sockets in /var/run.
     async stop() {
