@@ -1,12 +1,16 @@
 /** Programs that Thicket is measured beside, built from their sources: Debian's are years old. */
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
+import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { LabError, repository } from '../../../test/lab/index.js';
+import { LabError } from '../../../test/lab/index.js';
+
+/** Outside of the repository: a clean checkout needn't build them anew. */
+const CACHE = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'thicket', 'peers');
 
 /** Installs by `go install` what isn't there yet; returns where it lies and its version. */
 export function goProgram(name: string, source: string, version: string): { readonly path: string; readonly version: string } {
-  const folder = join(repository, 'build', 'peers');
+  const folder = join(CACHE, version);
   const path = join(folder, name);
   if (!existsSync(path)) {
     console.error(`▸ installing ${name} by go install`);
