@@ -2,7 +2,12 @@
 
 mod aead;
 mod convert;
+mod link_sockets;
 mod media;
+mod outlet;
+mod outlets;
+mod queues;
+mod rounds;
 mod sys;
 mod worker;
 
@@ -19,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use sys::{EventFd, Tun, TunOffload, Udp};
+use sys::{EventFd, Room, Tun, TunOffload, Udp};
 use thicket_core::*;
 use worker::{Events, Order, Worker};
 
@@ -28,6 +33,12 @@ use worker::{Events, Order, Worker};
 const STATS_PATIENCE: Duration = Duration::from_millis(100);
 const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 const STALE_MOST: u32 = 20;
+
+/// What may wait in sockets that are not for one neighbour alone.
+const ROOM: Room = Room {
+    receive: 8 << 20,
+    send: outlet::SOCKET_FIRST,
+};
 
 /// This addon's version; the loader compares it with its own.
 #[napi]
@@ -369,8 +380,8 @@ impl Drop for NativeDataPlane {
 fn open_sockets(listen: &[JsAddress]) -> Result<Vec<Udp>> {
     if listen.is_empty() {
         let dual = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
-        let socket =
-            Udp::bind(dual, true).or_else(|_| Udp::bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0), false));
+        let socket = Udp::bind(dual, true, ROOM)
+            .or_else(|_| Udp::bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0), false, ROOM));
         return Ok(vec![socket.map_err(|e| failed("a UDP socket", &e))?]);
     }
     listen
@@ -378,7 +389,7 @@ fn open_sockets(listen: &[JsAddress]) -> Result<Vec<Udp>> {
         .map(|at| {
             let address = address(at)?;
             let dual = address.ip() == Ipv6Addr::UNSPECIFIED && !listen.iter().any(|l| l.host == "0.0.0.0");
-            let socket = Udp::bind(address, dual).map_err(|e| failed(&format!("udp://{address}"), &e))?;
+            let socket = Udp::bind(address, dual, ROOM).map_err(|e| failed(&format!("udp://{address}"), &e))?;
             socket.tell_local();
             Ok(socket)
         })

@@ -1,6 +1,6 @@
 //! Sockets for the media of RTSP connections: pairs of neighbouring ports on the LAN, asked for by the core.
 
-use crate::sys::{Outgoing, Patience, Poll, Udp};
+use crate::sys::{Outgoing, Poll, Room, Udp};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -11,6 +11,12 @@ use thicket_core::MediaBatch;
 
 /// Pairs of ports tried for one reservation.
 const TRIES: u64 = 64;
+
+/// A camera's picture comes as a burst.
+const ROOM: Room = Room {
+    receive: 4 << 20,
+    send: 1 << 20,
+};
 
 /// Tokens of media sockets in the poll: this bit, then the pair's place, then whether it is RTCP's socket.
 const TOKEN: u64 = 1 << 32;
@@ -54,7 +60,7 @@ impl Media {
             self.cursor = self.cursor.wrapping_add(1);
             let rtp = first + 2 * (self.cursor % count) as u16;
             let bind = |port| {
-                let socket = Udp::bind(SocketAddr::new(lan, port), false)?;
+                let socket = Udp::bind(SocketAddr::new(lan, port), false, ROOM)?;
                 // Towards a device: its network is its owner's affair.
                 socket.set_fragmenting(true).map(|()| socket)
             };
@@ -105,7 +111,7 @@ impl Media {
     }
 
     /// Sends what the core has for devices.
-    pub fn send(&mut self, batch: &MediaBatch, patience: &mut Patience) {
+    pub fn send(&mut self, batch: &MediaBatch) {
         for send in &batch.sends {
             let place = self.places.get(&send.id).copied();
             let Some(pair) = place.and_then(|place| self.pairs.get_mut(place)?.as_mut()) else {
@@ -118,8 +124,9 @@ impl Media {
                 local: None,
                 segment: bytes.len(),
                 bytes,
+                share: 0,
             };
-            let _ = pair.sockets[usize::from(send.rtcp)].send(std::iter::once(out), patience);
+            pair.sockets[usize::from(send.rtcp)].send(std::iter::once(out), &mut |_| ());
         }
     }
 }

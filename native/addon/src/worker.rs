@@ -2,34 +2,35 @@
 //! commands and a wake-up; nothing per packet allocates, locks, or enters JavaScript.
 
 use crate::aead::Sealer;
+use crate::link_sockets::LinkSockets;
 use crate::media::Media;
-use crate::sys::{EventFd, Outgoing, Patience, Poll, ReceiveBuffers, Received, TooLong, Tun, Udp};
+use crate::outlets::Outlets;
+use crate::rounds::{self, TUN, Turns, WAKE, Who};
+use crate::sys::{EventFd, Poll, Ready, ReceiveBuffers, Received, TooLong, Tun, Udp};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
-use std::time::{Duration, Instant as Clock};
+use std::time::Instant as Clock;
 use thicket_core::wire::{VNET_HEADER, VnetHeader};
 use thicket_core::{
-    Command, Core, CoreConfig, Event, Instant, LogLevel, MediaRequest, Remote, RxBatch, Stats, Train, TunBatch, TxBatch,
+    Command, Core, CoreConfig, Event, Instant, LogLevel, MediaRequest, Remote, RxBatch, Stats, TunBatch, TxBatch,
 };
 
-/// Packets taken from the TUN, and receive calls made, per round: neither side starves the other.
+/// Packets and bytes taken from the TUN, and receive calls made, per round: neither side starves the other.
 const TUN_BATCH: usize = 64;
+const TUN_BYTES: usize = 1 << 20;
 const RECEIVE_CALLS: usize = 4;
+/// Receive calls per round for strangers while others have something to do.
+const STRANGERS_CALLS: usize = 1;
 /// Longest packet that the TUN hands over, its virtio header included.
 const TUN_READ: usize = 65_535 + VNET_HEADER;
 /// Commands taken between packets.
 const COMMANDS: usize = 256;
-/// How long full socket buffers may hold a round up, all together: a burst passes meanwhile; what a slower line can't take is dropped, as a router
-/// would, and the TUN isn't read further.
-const SEND_PATIENCE: Duration = Duration::from_micros(500);
 /// Pieces of one packet, its head included.
 const PIECES: usize = 80;
-
-const WAKE: u64 = u64::MAX;
-const TUN: u64 = u64::MAX - 1;
 
 /// What other threads ask of the worker.
 pub enum Order {
@@ -53,8 +54,11 @@ pub trait Events: Send {
 pub struct Worker<E: Events> {
     core: Core<Sealer>,
     tun: Option<Tun>,
-    sockets: Vec<Udp>,
+    /// Strangers may call.
+    listening: bool,
+    outlets: Outlets,
     media: Media,
+    turns: Turns,
     orders: Receiver<Order>,
     wake: Arc<EventFd>,
     events: E,
@@ -66,7 +70,6 @@ pub struct Worker<E: Events> {
     tx: TxBatch,
     rx: RxBatch,
     told: TunBatch,
-    patience: Patience,
     /// Somebody waits for counters.
     asked: Arc<AtomicBool>,
     stopped: bool,
@@ -86,13 +89,13 @@ impl<E: Events> Worker<E> {
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         poll.add(wake.as_raw_fd(), WAKE)?;
-        for (index, socket) in sockets.iter().enumerate() {
-            poll.add(socket.as_raw_fd(), index as u64)?;
-        }
         if let Some(tun) = &tun {
             poll.add(tun.as_raw_fd(), TUN)?;
             config.tun = tun.features();
         }
+        // Who calls only has one neighbour to hear, or a few.
+        let listening = config.listening;
+        let links = LinkSockets::new(listening);
         let mut core = Core::new(config);
         core.log(LogLevel::Debug, format!("trains of packets are sealed with {sealer}"));
         for (index, socket) in sockets.iter().enumerate() {
@@ -101,8 +104,10 @@ impl<E: Events> Worker<E> {
         Ok(Self {
             core,
             tun,
-            sockets,
+            listening,
+            outlets: Outlets::new(sockets, links, &poll)?,
             media: Media::new(),
+            turns: Turns::default(),
             orders,
             wake,
             events,
@@ -114,7 +119,6 @@ impl<E: Events> Worker<E> {
             tx: TxBatch::default(),
             rx: RxBatch::default(),
             told: TunBatch::default(),
-            patience: Patience::new(SEND_PATIENCE),
             asked,
             stopped: false,
         })
@@ -127,25 +131,22 @@ impl<E: Events> Worker<E> {
 
     /// Runs until told to stop.
     pub fn run(mut self) {
-        let mut tokens = Vec::with_capacity(64);
+        let mut ready = Vec::with_capacity(64);
         loop {
             let now = self.now();
             let timeout = self.core.poll_timeout().since(now).as_millis().min(1_000) as i32 + 1;
-            if let Err(error) = self.poll.wait(timeout, &mut tokens) {
+            if let Err(error) = self.poll.wait(timeout, &mut ready) {
                 return self.events.fatal(format!("epoll failed: {error}"));
             }
             self.wake.clear();
-            self.patience = Patience::new(SEND_PATIENCE);
             self.take_orders();
             self.serve_media();
-            for &token in &tokens {
-                let result = match token {
-                    WAKE => Ok(()),
-                    TUN => self.read_tun(),
-                    token if Media::is_media(token) => self.read_media(token),
-                    socket => self.read_socket(socket as usize),
-                };
-                if let Err(error) = result {
+            rounds::order(&mut ready);
+            let busy = ready
+                .iter()
+                .any(|r| !matches!(Who::of(r.token), Who::Orders | Who::Listening(_)));
+            for &one in &ready {
+                if let Err(error) = self.serve(one, busy) {
                     return self.events.fatal(error);
                 }
                 self.serve_media();
@@ -157,8 +158,39 @@ impl<E: Events> Worker<E> {
             self.tell_too_long(now);
             self.core.handle_timeout(now);
             self.serve_media();
+            self.follow();
             self.tell();
         }
+    }
+
+    /// What is ready, to a measure. `busy`: not only strangers wait.
+    fn serve(&mut self, Ready { token, input, room }: Ready, busy: bool) -> Result<(), String> {
+        match Who::of(token) {
+            Who::Orders => Ok(()),
+            Who::Link(place) => {
+                if room {
+                    self.outlets.drain_link(place, &self.poll);
+                }
+                if input { self.read_link(place) } else { Ok(()) }
+            }
+            Who::Tun => self.read_tun(),
+            Who::Media(token) => self.read_media(token),
+            Who::Listening(index) => {
+                if room {
+                    self.outlets.drain(index, &self.poll);
+                }
+                let strangers = busy && self.listening && self.outlets.links.serve_all();
+                let calls = if strangers { STRANGERS_CALLS } else { RECEIVE_CALLS };
+                if input { self.read_socket(index, calls) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Sockets of links go where the links are, and what didn't get out is counted.
+    fn follow(&mut self) {
+        let wanted = self.core.neighbours().map(|neighbour| neighbour.remote);
+        self.outlets.follow(self.core.moves(), wanted, &self.poll);
+        self.core.count_unsent(self.outlets.take_lost());
     }
 
     /// Carries out what the control logic ordered. Who waits for counters gets them behind the orders before.
@@ -211,6 +243,7 @@ impl<E: Events> Worker<E> {
 
     fn read_tun(&mut self) -> Result<(), String> {
         let now = self.now();
+        let mut taken = 0;
         for _ in 0..TUN_BATCH {
             let Some(tun) = &self.tun else { return Ok(()) };
             let len = match tun.read(&mut self.tun_buffer) {
@@ -234,7 +267,8 @@ impl<E: Events> Worker<E> {
                 self.send_made();
             }
             self.hear();
-            if self.stopped || self.patience.is_spent() {
+            taken += len;
+            if self.stopped || taken >= TUN_BYTES {
                 break;
             }
         }
@@ -248,60 +282,75 @@ impl<E: Events> Worker<E> {
         Ok(())
     }
 
-    fn read_socket(&mut self, index: usize) -> Result<(), String> {
-        for _ in 0..RECEIVE_CALLS {
-            let Some(socket) = self.sockets.get(index) else {
+    fn read_socket(&mut self, index: usize, calls: usize) -> Result<(), String> {
+        for _ in 0..calls {
+            let Some(outlet) = self.outlets.listening.get(index) else {
                 return Ok(());
             };
-            if let Err(error) = socket.receive(&mut self.receive, &mut self.received) {
-                // Reports about earlier sends (ECONNREFUSED and the like) come this way; a dead descriptor would come back for ever.
-                if error.raw_os_error() == Some(libc::EBADF) {
-                    return Err(format!("a socket died: {error}"));
-                }
-                return Ok(());
+            if let Err(error) = outlet.socket().receive(&mut self.receive, &mut self.received) {
+                return survives(error);
             }
-            let count = self.received.len();
-            let now = self.now();
-            for i in 0..count {
-                let Some(Received {
-                    buffer,
-                    len,
-                    segment,
-                    from,
-                    local,
-                }) = self.received.get(i)
-                else {
-                    break;
-                };
-                let remote = Remote {
-                    socket: index as u16,
-                    address: *from,
-                    local: *local,
-                };
-                let bytes = self.receive.buffer(*buffer, *len);
-                self.core.handle_datagrams(now, remote, bytes, *segment, &mut self.rx);
-                send_trains(&mut self.sockets, &self.rx.relays, bytes, &mut self.patience);
-                if let Some(tun) = &self.tun {
-                    write_tun(tun, &self.rx.tun, bytes);
-                }
-                send_batch(&mut self.sockets, &mut self.rx.tx, &mut self.patience);
-                self.media.send(&self.rx.media, &mut self.patience);
-                self.rx.clear();
-                self.hear();
-            }
-            if count == 0 || self.stopped {
+            self.take_received(index as u16, None);
+            if self.received.is_empty() || self.stopped {
                 break;
             }
         }
         Ok(())
     }
 
+    /// One neighbour's turn.
+    fn read_link(&mut self, place: usize) -> Result<(), String> {
+        let mut may = self.turns.next(place);
+        while may && !self.stopped {
+            let Some((remote, outlet)) = self.outlets.links.at(place) else {
+                return Ok(());
+            };
+            if let Err(error) = outlet.socket().receive(&mut self.receive, &mut self.received) {
+                return survives(error);
+            }
+            let (mut packets, mut bytes) = (0, 0);
+            for received in &self.received {
+                packets += received.len.div_ceil(received.segment.max(1));
+                bytes += received.len;
+            }
+            self.take_received(remote.socket, remote.local);
+            may = self.turns.took(place, packets, bytes) && packets > 0;
+        }
+        Ok(())
+    }
+
+    /// Hands what was received to the core, and on what that makes of it. `local`: to which of our addresses it came, where the socket doesn't say.
+    fn take_received(&mut self, socket: u16, local: Option<IpAddr>) {
+        let now = self.now();
+        for i in 0..self.received.len() {
+            let Some(received) = self.received.get(i) else { break };
+            let remote = Remote {
+                socket,
+                address: received.from,
+                local: received.local.or(local),
+            };
+            let segment = received.segment;
+            let bytes = self.receive.buffer(received.buffer, received.len);
+            self.core.handle_datagrams(now, remote, bytes, segment, &mut self.rx);
+            self.outlets.send(&self.rx.relays, bytes, &self.poll);
+            if let Some(tun) = &self.tun {
+                write_tun(tun, &self.rx.tun, bytes);
+            }
+            self.media.send(&self.rx.media);
+            self.rx.clear_received();
+            // A flood of questions costs few calls.
+            if self.rx.tx.is_full() {
+                self.answer();
+            }
+            self.hear();
+        }
+        self.answer();
+    }
+
     /// Datagrams that no first link took in this round.
     fn tell_too_long(&mut self, now: Instant) {
-        for socket in &mut self.sockets {
-            while let Some(TooLong { to, len, datagrams }) = socket.take_too_long() {
-                self.core.too_long(now, to, len, datagrams);
-            }
+        while let Some(TooLong { to, len, datagrams }) = self.outlets.take_too_long() {
+            self.core.too_long(now, to, len, datagrams);
         }
     }
 
@@ -323,7 +372,7 @@ impl<E: Events> Worker<E> {
                 self.core
                     .handle_media(now, id, rtcp, from, bytes, segment, &mut self.tx);
                 if self.tx.is_full() {
-                    send_batch(&mut self.sockets, &mut self.tx, &mut self.patience);
+                    self.outlets.send_made(&mut self.tx, &self.poll);
                     self.tx.clear();
                 }
             }
@@ -344,7 +393,7 @@ impl<E: Events> Worker<E> {
                     if let Some(tun) = &self.tun {
                         write_tun(tun, &self.rx.tun, &[]);
                     }
-                    send_batch(&mut self.sockets, &mut self.rx.tx, &mut self.patience);
+                    self.outlets.send_made(&mut self.rx.tx, &self.poll);
                     self.rx.clear();
                 }
                 MediaRequest::Release { id } => self.media.release(id),
@@ -352,37 +401,25 @@ impl<E: Events> Worker<E> {
         }
     }
 
+    fn answer(&mut self) {
+        self.outlets.send_made(&mut self.rx.tx, &self.poll);
+        self.rx.clear();
+    }
+
     fn send_made(&mut self) {
         if !self.tx.is_empty() {
-            send_batch(&mut self.sockets, &mut self.tx, &mut self.patience);
+            self.outlets.send_made(&mut self.tx, &self.poll);
             self.tx.clear();
         }
     }
 }
 
-/// Seals and sends what the core made.
-fn send_batch(sockets: &mut [Udp], tx: &mut TxBatch, patience: &mut Patience) {
-    if !tx.is_empty() {
-        let (trains, bytes) = tx.ready();
-        send_trains(sockets, trains, bytes, patience);
+/// Reports about earlier sends (ECONNREFUSED and the like) come from receiving; a dead descriptor would come back for ever.
+fn survives(error: io::Error) -> Result<(), String> {
+    if error.raw_os_error() == Some(libc::EBADF) {
+        return Err(format!("a socket died: {error}"));
     }
-}
-
-/// Sends trains, runs of the same socket in one call.
-fn send_trains(sockets: &mut [Udp], trains: &[Train], bytes: &[u8], patience: &mut Patience) {
-    for run in trains.chunk_by(|a, b| a.remote.socket == b.remote.socket) {
-        let Some(socket) = run.first().and_then(|t| sockets.get_mut(usize::from(t.remote.socket))) else {
-            continue;
-        };
-        // What a full buffer refuses is lost as any datagram may be; the far end's transport notices.
-        let outgoing = run.iter().map(|t| Outgoing {
-            to: t.remote.address,
-            local: t.remote.local,
-            segment: t.segment,
-            bytes: bytes.get(t.range.clone()).unwrap_or(&[]),
-        });
-        let _ = socket.send(outgoing, patience);
-    }
+    Ok(())
 }
 
 fn write_tun(tun: &Tun, batch: &TunBatch, buffer: &[u8]) {

@@ -53,6 +53,14 @@ impl Remote {
     }
 }
 
+/// A link, and where its datagrams go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Neighbour {
+    pub link: LinkId,
+    pub remote: Remote,
+}
+
 /// A label on a link, announced in a frame under `generation`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {

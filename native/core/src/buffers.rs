@@ -1,12 +1,12 @@
 //! Buffers that the shell lends: what the core wants sent and written. All are reused; nothing allocates once they have grown.
 
 use crate::aead::{OpenKey, Sealed, TrainKey};
-use crate::api::{PathId, Remote};
+use crate::api::{LinkId, PathId, Remote};
 use crate::keyed::HopKey;
 use crate::seal::write_header;
 use crate::stats::Fullness;
 use crate::wire::DATA_HEADER;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 use std::sync::Arc;
 
@@ -19,6 +19,41 @@ pub struct Train {
     pub segment: usize,
     /// Where in its buffer.
     pub range: Range<usize>,
+    /// Whose they are: where a line is slow, each gets its share of it.
+    pub share: Share,
+}
+
+/// Who shares a line: a neighbour whose packets are relayed, a flow of this host, or the control logic. Equal ones are one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Share(pub u32);
+
+impl Share {
+    /// Frames of links and handshakes.
+    pub const CONTROL: Self = Self(0);
+    const LOCAL: u32 = 1 << 31;
+
+    /// What came in over that link.
+    pub(crate) const fn of_link(link: LinkId) -> Self {
+        Self(!Self::LOCAL & (link.0 + 1))
+    }
+
+    /// A flow from the host, by the ends of its addresses and its ports.
+    pub(crate) fn of_flow(own: IpAddr, peer: IpAddr, ports: u32) -> Self {
+        let mixed = (word(own) ^ word(peer).rotate_left(16) ^ ports).wrapping_mul(0x9e37_79b1);
+        Self(Self::LOCAL | mixed >> 1)
+    }
+
+    /// What a device sends to its pair of sockets.
+    pub(crate) const fn of_media(id: u32) -> Self {
+        Self(Self::LOCAL | id)
+    }
+}
+
+fn word(ip: IpAddr) -> u32 {
+    match ip {
+        IpAddr::V4(ip) => ip.to_bits(),
+        IpAddr::V6(ip) => ip.to_bits() as u32,
+    }
 }
 
 /// The kernel takes at most so many segments in one message.
@@ -59,6 +94,8 @@ pub struct TxBatch {
     buffer: Vec<u8>,
     used: usize,
     trains: Vec<Train>,
+    /// Whose the trains are that come next. Packets put behind another's share its fate.
+    pub(crate) share: Share,
     planned: Vec<Planned>,
     sealed: Fullness,
     /// How often it was emptied.
@@ -78,6 +115,7 @@ impl Default for TxBatch {
             buffer: vec![0; TX_ENOUGH + TX_ROOM],
             used: 0,
             trains: Vec::with_capacity(256),
+            share: Share::CONTROL,
             planned: Vec::with_capacity(256),
             sealed: Fullness::default(),
             turn: 0,
@@ -151,7 +189,12 @@ impl TxBatch {
     pub(crate) fn commit(&mut self, remote: Remote, segment: usize, len: usize) {
         let range = self.used..self.used + len;
         self.used += len;
-        self.trains.push(Train { remote, segment, range });
+        self.trains.push(Train {
+            remote,
+            segment,
+            range,
+            share: self.share,
+        });
     }
 
     /// One datagram.
@@ -347,11 +390,16 @@ impl RxBatch {
 
     /// After everything went out.
     pub fn clear(&mut self) {
+        self.clear_received();
+        self.tx.clear();
+    }
+
+    /// After what lies in the receive buffer went out; answers, which have a buffer of their own, may wait for others.
+    pub fn clear_received(&mut self) {
         self.openings.clear();
         self.packets.clear();
         self.relays.clear();
         self.tun.clear();
-        self.tx.clear();
         self.media.clear();
     }
 }

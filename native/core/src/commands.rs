@@ -2,7 +2,7 @@
 
 use crate::aead::{Aead, ReceiveKey, SendKey};
 use crate::api::*;
-use crate::buffers::TxBatch;
+use crate::buffers::{Share, TxBatch};
 use crate::core::Core;
 use crate::flows::Watch;
 use crate::keyed::{Direction, HopKey};
@@ -19,6 +19,7 @@ pub(crate) const FRAME_MAX: usize = HANDSHAKE_LEN - LINK_OVERHEAD;
 impl<A: Aead> Core<A> {
     /// Takes one order. What it makes to send goes to `tx`.
     pub fn command(&mut self, now: Instant, command: Command, tx: &mut TxBatch) {
+        tx.share = Share::CONTROL;
         let done = match command {
             Command::SendHandshake { remote, bytes } => {
                 self.gate.expect(now, remote.address);

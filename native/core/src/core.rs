@@ -89,6 +89,8 @@ pub struct Core<A: Aead> {
     pub(crate) drops: Drops,
     /// Reused: a packet under construction.
     pub(crate) scratch: Vec<u8>,
+    /// How often a link's address changed, or a link came or went.
+    pub(crate) moves: u64,
     needed: VecDeque<(Instant, IpAddr, IpAddr)>,
     events: VecDeque<Event>,
     handshakes_waiting: u32,
@@ -118,6 +120,7 @@ impl<A: Aead> Core<A> {
             relayed: (0, 0),
             drops: Drops::default(),
             scratch: Vec::with_capacity(2_048),
+            moves: 0,
             needed: VecDeque::with_capacity(NEEDED),
             events: VecDeque::with_capacity(64),
             handshakes_waiting: 0,
@@ -138,6 +141,25 @@ impl<A: Aead> Core<A> {
             *waiting = waiting.saturating_sub(1);
         }
         Some(event)
+    }
+
+    /// Changes whenever [`Core::neighbours`] may have changed.
+    pub fn moves(&self) -> u64 {
+        self.moves
+    }
+
+    /// Links whose far end has proved its keys, and where each one's datagrams go; for shells that keep a socket per link. In no order.
+    pub fn neighbours(&self) -> impl Iterator<Item = Neighbour> + '_ {
+        let confirmed = self.links.values().filter(|link| link.is_confirmed());
+        confirmed.map(|link| Neighbour {
+            link: link.id,
+            remote: link.remote,
+        })
+    }
+
+    /// Counts packets that the shell could not send.
+    pub fn count_unsent(&mut self, packets: u64) {
+        self.drops.add(DropReason::QueueFull, packets);
     }
 
     /// Puts a line into the node's log, in order with the events: for what the shell has to say, and whatever it drives. Not for what

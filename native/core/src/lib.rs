@@ -34,11 +34,11 @@ pub mod wire;
 
 pub use crate::core::{Core, CoreConfig, TunFeatures};
 pub use api::{
-    Command, Event, Generation, Hop, Label, LinkId, LinkKeys, LogLevel, Pair, PathId, PathKeys, Policy, Remote,
-    Service, SessionId,
+    Command, Event, Generation, Hop, Label, LinkId, LinkKeys, LogLevel, Neighbour, Pair, PathId, PathKeys, Policy,
+    Remote, Service, SessionId,
 };
 pub use buffers::{
-    MediaBatch, MediaSend, RxBatch, TRAIN_BYTES, TRAIN_SEGMENTS, TX_ROOM, Train, TunBatch, TunWrite, TxBatch,
+    MediaBatch, MediaSend, RxBatch, Share, TRAIN_BYTES, TRAIN_SEGMENTS, TX_ROOM, Train, TunBatch, TunWrite, TxBatch,
 };
 pub use flat::{Flat, protocol_of};
 pub use replay::{ReplayWindow, WINDOW};

@@ -66,6 +66,7 @@ impl<A: Aead> Core<A> {
             self.addresses.remove(&link.remote.address);
         }
         link.remote = remote;
+        self.moves += 1;
         self.addresses.insert(remote.address, id);
         Some(())
     }
@@ -92,6 +93,7 @@ impl<A: Aead> Core<A> {
 
     pub(crate) fn link_remove(&mut self, id: LinkId) -> Option<()> {
         let link = self.links.remove(&id.0)?;
+        self.moves += 1;
         if self.addresses.get(&link.remote.address) == Some(&id) {
             self.addresses.remove(&link.remote.address);
         }

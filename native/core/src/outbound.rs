@@ -2,7 +2,7 @@
 
 use crate::aead::Aead;
 use crate::api::SessionId;
-use crate::buffers::{Place, TunBatch, TxBatch};
+use crate::buffers::{Place, Share, TunBatch, TxBatch};
 use crate::core::Core;
 use crate::flows::{FlowIndex, LocalKey, Watch, WireKey, side, tcp_flags};
 use crate::icmp;
@@ -46,6 +46,12 @@ impl<A: Aead> Core<A> {
             };
         }
         verify_checksum(vnet, &ip, bytes)?;
+        let ports = bytes.first_chunk().filter(|_| !matches!(ip.transport, Transport::Icmp));
+        tx.share = Share::of_flow(
+            ip.source,
+            ip.destination,
+            ports.map_or(0, |&ports| u32::from_ne_bytes(ports)),
+        );
         let result = match ip.transport {
             Transport::Tcp { header } => self.outbound_tcp(now, vnet, &ip, bytes, header, tx, tun),
             Transport::Udp => self.outbound_udp(now, vnet, &ip, packet, bytes, tx, tun),

@@ -2,7 +2,7 @@
 
 use crate::aead::Aead;
 use crate::api::*;
-use crate::buffers::{RxBatch, TRAIN_SEGMENTS, Train};
+use crate::buffers::{RxBatch, Share, TRAIN_SEGMENTS, Train};
 use crate::core::Core;
 use crate::gate::Verdict;
 use crate::keyed::HopKey;
@@ -270,7 +270,7 @@ impl<A: Aead> Core<A> {
             self.drops.add(DropReason::NoPath, run.datagrams().count() as u64);
             return valid;
         };
-        let remote = egress.remote;
+        let (remote, share) = (egress.remote, Share::of_link(entry.link));
         let most = run.segment * TRAIN_SEGMENTS;
         let mut train: Option<Range<usize>> = None;
         for range in run.datagrams() {
@@ -288,6 +288,7 @@ impl<A: Aead> Core<A> {
                             remote,
                             segment: run.segment,
                             range,
+                            share,
                         });
                     }
                 }
@@ -298,6 +299,7 @@ impl<A: Aead> Core<A> {
                 remote,
                 segment: run.segment,
                 range,
+                share,
             });
         }
         egress.traffic.tx_bytes += valid.bytes;

@@ -82,6 +82,8 @@ drop_reasons! {
     EventOverflow => "eventOverflow",
     /// RTSP that could not be rewritten.
     Rtsp => "rtsp",
+    /// Its way out is slower than what came, and its sender had most waiting there.
+    QueueFull => "queueFull",
 }
 
 /// Counters of a link.

@@ -1,14 +1,16 @@
 //! System calls: the only place with `unsafe`. Everything here returns `io::Result` and owns its descriptors.
 
 mod address;
+mod connect;
 mod control;
 mod poll;
 mod tun;
 mod udp;
 
-pub use poll::{EventFd, Poll};
+pub use connect::{descriptors, finds_connected};
+pub use poll::{EventFd, Poll, Ready};
 pub use tun::{Tun, TunOffload};
-pub use udp::{Outgoing, Patience, ReceiveBuffers, Received, TooLong, Udp};
+pub use udp::{Outgoing, ReceiveBuffers, Received, Room, TooLong, Udp};
 
 use std::io;
 

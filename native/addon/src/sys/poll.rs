@@ -36,6 +36,20 @@ impl AsRawFd for EventFd {
     }
 }
 
+/// Descriptors told of at once.
+const READY: usize = 64;
+
+/// What can be done with a descriptor.
+#[derive(Clone, Copy)]
+pub struct Ready {
+    /// As it was added.
+    pub token: u64,
+    /// Something waits, or went wrong.
+    pub input: bool,
+    /// It can be written to; told where it was asked for.
+    pub room: bool,
+}
+
 /// Readiness of many descriptors, level-triggered, each with a token.
 pub struct Poll {
     epoll: OwnedFd,
@@ -49,23 +63,37 @@ impl Poll {
         let epoll = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
         Ok(Self {
             epoll,
-            ready: vec![libc::epoll_event { events: 0, u64: 0 }; 64],
+            ready: vec![libc::epoll_event { events: 0, u64: 0 }; READY],
         })
     }
 
     /// Watches `fd` for input under `token`.
     pub fn add(&self, fd: RawFd, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, token, libc::EPOLLIN)
+    }
+
+    /// Whether to tell as well when `fd` can be written to again.
+    pub fn watch_room(&self, fd: RawFd, token: u64, watch: bool) -> io::Result<()> {
+        let events = if watch {
+            libc::EPOLLIN | libc::EPOLLOUT
+        } else {
+            libc::EPOLLIN
+        };
+        self.control(libc::EPOLL_CTL_MOD, fd, token, events)
+    }
+
+    fn control(&self, what: libc::c_int, fd: RawFd, token: u64, events: libc::c_int) -> io::Result<()> {
         let mut event = libc::epoll_event {
-            events: libc::EPOLLIN as u32,
+            events: events as u32,
             u64: token,
         };
         // SAFETY: `event` is valid for the call.
-        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) }).map(drop)
+        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), what, fd, &mut event) }).map(drop)
     }
 
-    /// Waits for at most `timeout_ms` and hands each ready token to `each`.
-    pub fn wait(&mut self, timeout_ms: i32, tokens: &mut Vec<u64>) -> io::Result<()> {
-        tokens.clear();
+    /// Waits for at most `timeout_ms` and says what is ready, at most [`READY`] at once; the kernel takes turns.
+    pub fn wait(&mut self, timeout_ms: i32, ready: &mut Vec<Ready>) -> io::Result<()> {
+        ready.clear();
         // SAFETY: `ready` is valid for its length.
         let count = unsafe {
             libc::epoll_wait(
@@ -77,7 +105,12 @@ impl Poll {
         };
         match check(count) {
             Ok(count) => {
-                tokens.extend(self.ready.iter().take(count as usize).map(|event| event.u64));
+                let room = libc::EPOLLOUT as u32;
+                ready.extend(self.ready.iter().take(count as usize).map(|event| Ready {
+                    token: event.u64,
+                    input: event.events & !room != 0,
+                    room: event.events & room != 0,
+                }));
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),

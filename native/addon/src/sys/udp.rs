@@ -9,8 +9,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-/// Asked for; the kernel gives what it may without CAP_NET_ADMIN.
-const SOCKET_BUFFER: libc::c_int = 8 << 20;
 /// Longest datagram, or train of them, that one receive can bring.
 const RECEIVE: usize = 65_536;
 /// Messages per receive call.
@@ -25,19 +23,13 @@ const SINGLE: usize = 16;
 /// Destinations remembered whose datagrams were too long for the first link.
 const TOO_LONG: usize = 16;
 
-/// How much longer full socket buffers may hold the worker up in this round; beyond it, what doesn't fit is dropped.
-pub struct Patience(Duration);
-
-impl Patience {
-    /// For one round.
-    pub const fn new(most: Duration) -> Self {
-        Self(most)
-    }
-
-    /// Nothing waits any more.
-    pub const fn is_spent(&self) -> bool {
-        self.0.is_zero()
-    }
+/// Bytes that may wait in a socket, in and out. Asked for; the kernel gives what it may without CAP_NET_ADMIN, and counts its own overhead in.
+#[derive(Clone, Copy)]
+pub struct Room {
+    /// Until they are read.
+    pub receive: u32,
+    /// Until the device has sent them.
+    pub send: u32,
 }
 
 /// One message: a datagram, or a train of equal ones of which only the last may be shorter.
@@ -51,6 +43,8 @@ pub struct Outgoing<'a> {
     pub segment: usize,
     /// All of them.
     pub bytes: &'a [u8],
+    /// Whose they are, for who makes them wait.
+    pub share: u32,
 }
 
 impl<'a> Outgoing<'a> {
@@ -68,11 +62,15 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// A bound, unconnected socket.
+/// A bound socket; see [`Udp::branch`] for one that is connected, too.
 pub struct Udp {
-    fd: OwnedFd,
-    v6: bool,
-    local: SocketAddr,
+    pub(super) fd: OwnedFd,
+    pub(super) v6: bool,
+    pub(super) local: SocketAddr,
+    /// The one neighbour that a connected socket is for.
+    pub(super) peer: Option<SocketAddr>,
+    /// The way that it was connected by leads nowhere any more.
+    broken: bool,
     gso: bool,
     gro: bool,
     single: Vec<(SocketAddr, Instant)>,
@@ -147,7 +145,14 @@ impl ReceiveBuffers {
 
 impl Udp {
     /// Binds; with `dual`, an IPv6 wildcard socket takes IPv4 too.
-    pub fn bind(address: SocketAddr, dual: bool) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, dual: bool, room: Room) -> io::Result<Self> {
+        let mut socket = Self::open(address, dual, room)?;
+        socket.bind_to(address)?;
+        Ok(socket)
+    }
+
+    /// Not bound yet.
+    pub(super) fn open(address: SocketAddr, dual: bool, room: Room) -> io::Result<Self> {
         let family = if address.is_ipv6() {
             libc::AF_INET6
         } else {
@@ -160,31 +165,60 @@ impl Udp {
             fd,
             v6: address.is_ipv6(),
             local: address,
+            peer: None,
+            broken: false,
             gso: true,
             gro: true,
-            single: Vec::with_capacity(SINGLE),
-            too_long: Vec::with_capacity(TOO_LONG),
+            single: Vec::new(),
+            too_long: Vec::new(),
         };
         socket.set_fragmenting(false)?;
         if socket.v6 {
             socket.set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, libc::c_int::from(!dual))?;
         }
-        for (forced, polite) in [
-            (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
-            (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
-        ] {
-            if socket.set(libc::SOL_SOCKET, forced, SOCKET_BUFFER).is_err() {
-                socket.set(libc::SOL_SOCKET, polite, SOCKET_BUFFER)?;
-            }
-        }
-        let (name, len) = to_storage(address, false);
-        // SAFETY: `name` is a valid address of `len` bytes.
-        check(unsafe { libc::bind(socket.fd.as_raw_fd(), (&raw const name).cast(), len) })?;
-        socket.local = socket.local_address()?;
+        socket.set_room(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, room.receive)?;
+        socket.set_send_room(room.send)?;
         // Both are optional: older kernels send and receive one by one.
         socket.gro = socket.set(SOL_UDP, UDP_GRO, 1).is_ok();
         socket.gso = socket.set(SOL_UDP, UDP_SEGMENT, 0).is_ok();
         Ok(socket)
+    }
+
+    pub(super) fn bind_to(&mut self, address: SocketAddr) -> io::Result<()> {
+        let (name, len) = to_storage(address, false);
+        // SAFETY: `name` is a valid address of `len` bytes.
+        check(unsafe { libc::bind(self.fd.as_raw_fd(), (&raw const name).cast(), len) })?;
+        self.local = self.local_address()?;
+        Ok(())
+    }
+
+    /// So many bytes, the kernel's overhead included, may wait for the device.
+    pub fn set_send_room(&self, bytes: u32) -> io::Result<()> {
+        self.set_room(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, bytes)
+    }
+
+    fn set_room(&self, forced: libc::c_int, polite: libc::c_int, bytes: u32) -> io::Result<()> {
+        // The kernel doubles what it is told, to have room for its overhead.
+        let half = libc::c_int::try_from(bytes / 2).unwrap_or(libc::c_int::MAX);
+        self.set(libc::SOL_SOCKET, forced, half)
+            .or_else(|_| self.set(libc::SOL_SOCKET, polite, half))
+    }
+
+    /// Bytes that wait for the device.
+    pub fn unsent(&self) -> usize {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: SIOCOUTQ writes one int.
+        let told = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        if told < 0 {
+            0
+        } else {
+            usize::try_from(bytes).unwrap_or(0)
+        }
+    }
+
+    /// Whether a connected socket should be given up.
+    pub const fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// From now on [`Received::local`] says which of our addresses datagrams come to, if the socket is bound to all of them.
@@ -229,7 +263,7 @@ impl Udp {
         }
     }
 
-    fn set(&self, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    pub(super) fn set(&self, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
         let len = size_of::<libc::c_int>() as libc::socklen_t;
         // SAFETY: the option's value is an int.
         check(unsafe { libc::setsockopt(self.fd.as_raw_fd(), level, name, (&raw const value).cast(), len) }).map(drop)
@@ -243,7 +277,7 @@ impl Udp {
         Ok(value)
     }
 
-    fn local_address(&self) -> io::Result<SocketAddr> {
+    pub(super) fn local_address(&self) -> io::Result<SocketAddr> {
         // SAFETY: zeroes are a valid sockaddr_storage; the call writes at most `len` bytes into it.
         let (mut name, mut len) = (
             unsafe { zeroed::<libc::sockaddr_storage>() },
@@ -320,33 +354,28 @@ impl Udp {
         Ok(())
     }
 
-    /// Sends what it is given. Returns how many bytes could not be sent.
-    pub fn send<'a>(&mut self, all: impl Iterator<Item = Outgoing<'a>>, patience: &mut Patience) -> usize {
+    /// Sends what it is given, in order; what must wait for the device goes to `refused`, and from the first of these on all does. What can't be
+    /// sent at all is lost, as any datagram may be.
+    pub fn send<'a>(&mut self, all: impl Iterator<Item = Outgoing<'a>>, refused: &mut impl FnMut(Outgoing<'a>)) {
         let mut batch = Batch::new();
-        let mut lost = 0;
         for out in all {
             if out.is_train() && self.goes_single(out.to) {
-                lost += self.send_single(out, &mut batch, patience);
+                for out in out.single() {
+                    self.add(out, &mut batch, refused);
+                }
             } else {
-                lost += self.add(out, &mut batch, patience);
+                self.add(out, &mut batch, refused);
             }
         }
-        lost + self.send_batch(batch.all(), patience)
+        self.send_batch(&mut batch, refused);
     }
 
-    fn add<'a>(&mut self, out: Outgoing<'a>, batch: &mut Batch<'a>, patience: &mut Patience) -> usize {
-        let mut lost = 0;
+    fn add<'a>(&mut self, out: Outgoing<'a>, batch: &mut Batch<'a>, refused: &mut impl FnMut(Outgoing<'a>)) {
         if batch.len == SEND_MESSAGES {
-            lost = self.send_batch(batch.all(), patience);
-            batch.len = 0;
+            self.send_batch(batch, refused);
         }
         batch.messages[batch.len] = Some(out);
         batch.len += 1;
-        lost
-    }
-
-    fn send_single<'a>(&mut self, train: Outgoing<'a>, batch: &mut Batch<'a>, patience: &mut Patience) -> usize {
-        train.single().map(|out| self.add(out, batch, patience)).sum()
     }
 
     /// Whether trains for this destination go as single datagrams.
@@ -367,40 +396,55 @@ impl Udp {
         self.single.push((to, Instant::now() + SINGLE_FOR));
     }
 
-    fn send_batch(&mut self, batch: &[Option<Outgoing>], patience: &mut Patience) -> usize {
-        let mut lost = 0;
+    /// Sends the batch and empties it.
+    fn send_batch<'a>(&mut self, batch: &mut Batch<'a>, refused: &mut impl FnMut(Outgoing<'a>)) {
         let mut done = 0;
-        while let Some(rest) = batch.get(done..).filter(|rest| !rest.is_empty()) {
-            match self.send_some(rest) {
+        // A connected socket first tells what became of earlier packets, and hasn't tried to send this one then.
+        let mut told = self.peer.is_none();
+        while let Some(rest) = batch.all().get(done..).filter(|rest| !rest.is_empty()) {
+            let sent = if batch.blocked {
+                Err(io::ErrorKind::WouldBlock.into())
+            } else {
+                self.send_some(rest)
+            };
+            match sent {
                 Ok(sent) => done += sent.max(1),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !self.writable(patience) {
-                        return lost + rest.iter().flatten().map(|out| out.bytes.len()).sum::<usize>();
-                    }
+                    rest.iter().flatten().for_each(|&out| refused(out));
+                    done += rest.len();
+                    batch.blocked = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) if !told => told = true,
                 Err(error) => {
-                    // The first of the batch failed; it costs nobody but its own destination.
+                    // The first of the rest failed; it costs nobody but its own destination.
                     if let Some(&Some(out)) = rest.first() {
-                        lost += self.send_otherwise(out, &error, patience);
+                        batch.blocked = self.send_otherwise(out, &error, refused);
                     }
                     done += 1;
                 }
             }
         }
-        lost
+        batch.len = 0;
     }
 
-    /// What couldn't be sent as it is may go otherwise: a train as single datagrams, an answer from whichever address the host picks.
-    fn send_otherwise(&mut self, out: Outgoing, error: &io::Error, patience: &mut Patience) -> usize {
+    /// What couldn't be sent as it is may go otherwise: a train as single datagrams, an answer from whichever address the host picks. Whether it
+    /// must wait.
+    fn send_otherwise<'a>(
+        &mut self,
+        out: Outgoing<'a>,
+        error: &io::Error,
+        refused: &mut impl FnMut(Outgoing<'a>),
+    ) -> bool {
         let code = error.raw_os_error();
+        let mut batch = Batch::new();
         if out.is_train() && matches!(code, Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)) {
             let sent = match self.send_some(&[out.single().next()]) {
                 Ok(_) => out.segment,
                 // Each by itself is too long for the first link: that is no reason to send what fits one by one.
                 Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
                     self.note_too_long(out.to, out.segment, out.bytes.len().div_ceil(out.segment.max(1)));
-                    return out.bytes.len();
+                    return false;
                 }
                 Err(_) => 0,
             };
@@ -409,8 +453,11 @@ impl Udp {
                 bytes: out.bytes.get(sent..).unwrap_or(&[]),
                 ..out
             };
-            let mut batch = Batch::new();
-            return self.send_single(rest, &mut batch, patience) + self.send_batch(batch.all(), patience);
+            for out in rest.single() {
+                self.add(out, &mut batch, refused);
+            }
+            self.send_batch(&mut batch, refused);
+            return batch.blocked;
         }
         if code == Some(libc::EMSGSIZE) {
             self.note_too_long(out.to, out.bytes.len(), 1);
@@ -420,10 +467,13 @@ impl Udp {
             code,
             Some(libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENETUNREACH | libc::EHOSTUNREACH)
         );
-        if out.local.is_some() && elsewhere {
-            return self.send_batch(&[Some(Outgoing { local: None, ..out })], patience);
+        if self.peer.is_some() {
+            self.broken |= elsewhere;
+        } else if out.local.is_some() && elsewhere {
+            self.add(Outgoing { local: None, ..out }, &mut batch, refused);
+            self.send_batch(&mut batch, refused);
         }
-        out.bytes.len()
+        batch.blocked
     }
 
     /// One system call; how many messages it took.
@@ -447,12 +497,16 @@ impl Udp {
                 iov_len: out.bytes.len(),
             };
             let header = &mut messages[i].msg_hdr;
-            header.msg_name = (&raw mut names[i]).cast();
-            header.msg_namelen = len;
+            // A connected socket knows both ends of its way.
+            if self.peer.is_none() {
+                header.msg_name = (&raw mut names[i]).cast();
+                header.msg_namelen = len;
+            }
             header.msg_iov = &raw mut iovecs[i];
             header.msg_iovlen = 1;
             let segment = out.is_train().then_some(out.segment as u16);
-            let control = controls[i].write(segment, out.local, self.v6);
+            let local = out.local.filter(|_| self.peer.is_none());
+            let control = controls[i].write(segment, local, self.v6);
             if control > 0 {
                 header.msg_control = controls[i].as_mut_ptr();
                 header.msg_controllen = control as _;
@@ -470,33 +524,14 @@ impl Udp {
         };
         check(sent).map(|sent| sent as usize)
     }
-
-    /// Waits for room, as long as there is patience.
-    fn writable(&self, patience: &mut Patience) -> bool {
-        if patience.is_spent() {
-            return false;
-        }
-        let mut poll = libc::pollfd {
-            fd: self.fd.as_raw_fd(),
-            events: libc::POLLOUT,
-            revents: 0,
-        };
-        let most = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: patience.0.subsec_nanos().into(),
-        };
-        let began = Instant::now();
-        // SAFETY: one valid pollfd and a valid time; no signal mask.
-        let ready = unsafe { libc::ppoll(&mut poll, 1, &most, std::ptr::null()) };
-        patience.0 = patience.0.saturating_sub(began.elapsed());
-        ready > 0
-    }
 }
 
 /// Messages for one call.
 struct Batch<'a> {
     messages: [Option<Outgoing<'a>>; SEND_MESSAGES],
     len: usize,
+    /// The socket takes no more.
+    blocked: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -504,6 +539,7 @@ impl<'a> Batch<'a> {
         Self {
             messages: [None; SEND_MESSAGES],
             len: 0,
+            blocked: false,
         }
     }
 

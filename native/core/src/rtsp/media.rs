@@ -7,7 +7,7 @@ use super::talk::{self, Action, Reservation};
 use super::{MediaRequest, Mode, Open, Watched};
 use crate::aead::Aead;
 use crate::api::SessionId;
-use crate::buffers::{RxBatch, TxBatch};
+use crate::buffers::{RxBatch, Share, TxBatch};
 use crate::core::Core;
 use crate::flows::{LocalKey, Watch, WireKey, tcp_flags};
 use crate::stats::DropReason;
@@ -119,6 +119,7 @@ impl<A: Aead> Core<A> {
         segment: usize,
         tx: &mut TxBatch,
     ) {
+        tx.share = Share::of_media(id);
         let result = self.media_out(now, id, rtcp, from, bytes, segment, tx);
         self.note(result);
     }
