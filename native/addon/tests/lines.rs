@@ -29,7 +29,10 @@ const ROOM: Room = Room {
     send: 1 << 20,
 };
 
-/// A node's sockets, and what came to them: which socket, from whom, to which address, what.
+/// Place of the link's socket (none: a listening one), whom from, to which of our addresses, what.
+type Came = (Option<usize>, SocketAddr, Option<IpAddr>, Vec<u8>);
+
+/// A node's sockets.
 struct Node {
     poll: Poll,
     outlets: Outlets,
@@ -60,8 +63,8 @@ impl Node {
         self.outlets.follow(self.moves, links.iter().copied(), &self.poll);
     }
 
-    /// The next datagrams, until there are so many: the place of the link's socket (or none), whom from, to which address.
-    fn receive(&mut self, count: usize) -> Vec<(Option<usize>, SocketAddr, Option<IpAddr>, Vec<u8>)> {
+    /// The next datagrams, until there are so many.
+    fn receive(&mut self, count: usize) -> Vec<Came> {
         let (mut all, mut ready, mut out) = (Vec::new(), Vec::new(), Vec::new());
         let began = Instant::now();
         while all.len() < count {
