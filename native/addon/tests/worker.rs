@@ -5,8 +5,18 @@
 
 #[path = "../src/aead.rs"]
 mod aead;
+#[path = "../src/link_sockets.rs"]
+mod link_sockets;
 #[path = "../src/media.rs"]
 mod media;
+#[path = "../src/outlet.rs"]
+mod outlet;
+#[path = "../src/outlets.rs"]
+mod outlets;
+#[path = "../src/queues.rs"]
+mod queues;
+#[path = "../src/rounds.rs"]
+mod rounds;
 #[path = "../src/sys/mod.rs"]
 mod sys;
 #[path = "../src/worker.rs"]
@@ -22,7 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use sys::{EventFd, Tun, TunOffload, Udp};
+use sys::{EventFd, Room, Tun, TunOffload, Udp};
 use thicket_core::wire::protocol;
 use thicket_core::{
     Command, CoreConfig, Event, Generation, Hop, Label, LinkId, LinkKeys, Pair, PathId, PathKeys, Policy, Remote,
@@ -324,8 +334,12 @@ fn end(relay: SocketAddr, number: u32, pair: (IpAddr, IpAddr), labels: (u32, u32
 #[test]
 fn nothing_is_allocated_or_told_while_packets_pass() {
     let (near, far) = (Space::new("a"), Space::new("b"));
+    let room = Room {
+        receive: 8 << 20,
+        send: 1 << 20,
+    };
     let sockets: Vec<Udp> = (0..3)
-        .map(|_| Udp::bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0), false).unwrap())
+        .map(|_| Udp::bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0), false, room).unwrap())
         .collect();
     let at: Vec<SocketAddr> = sockets.iter().map(Udp::local).collect();
     let relay = vec![
