@@ -11,9 +11,11 @@
 source "$(dirname "$0")/common.sh"
 suites=()
 options=()
+tests=()
 for argument in "$@"; do
   case $argument in
-    --quick | --record | --gate | --test=*) options+=("$argument") ;;
+    --quick | --record | --gate) options+=("$argument") ;;
+    --test=*) tests+=("$argument") ;;
     micro | tunnel | cameras | isolation | profile | report | gates) suites+=("$argument") ;;
     *)
       say "no such bench: $argument (there are micro, tunnel, cameras, isolation, profile, report and gates; --quick, --record and --gate)"
@@ -31,12 +33,24 @@ build_programs
 build_bench
 [[ " ${suites[*]} " == *" profile "* ]] && build_profile
 reported=
+failed=0
 for suite in "${suites[@]}"; do
   say "bench/$suite"
-  node "build/programs/bench/$suite/main.js" "${options[@]}"
-  [[ $suite == gates || $suite == profile ]] || reported=yes
+  own=()
+  case $suite in
+    profile) own=("${tests[@]}") ;;
+    gates) ;;
+    *) reported=yes ;;
+  esac
+  # What fails keeps nobody from seeing the rest.
+  node "build/programs/bench/$suite/main.js" "${options[@]}" "${own[@]}" || failed=1
 done
+if ((failed)) && [[ " ${options[*]} " == *" --record "* ]]; then
+  say "nothing is recorded of a bench that failed"
+  exit 1
+fi
 if [[ $reported && ${suites[-1]} != report ]]; then
   say "bench/report"
   node build/programs/bench/report/main.js "${options[@]}"
 fi
+exit "$failed"

@@ -21,7 +21,9 @@ function report({ instructions, bytes }: Figures): void {
   for (const [file, size] of Object.entries(bytes)) console.log(`  ${file.padEnd(42)}${String(size).padStart(12)}`);
 }
 
-const { values } = parseArgs({ options: { record: { type: 'boolean', default: false }, quick: { type: 'boolean' } } });
+const { values } = parseArgs({
+  options: { record: { type: 'boolean', default: false }, quick: { type: 'boolean' }, gate: { type: 'boolean' } },
+});
 const figures: Figures = { instructions: await instructions(), bytes: sizes() };
 report(figures);
 if (values.record) {
