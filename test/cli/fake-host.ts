@@ -31,6 +31,7 @@ export function fakeHost(): FakeHost {
     rxBytes: 1_234_567,
     txBytes: 89_012,
     rekeys: 7,
+    pathMtu: 1492,
     flows: 2,
     ageSeconds: 3_725,
     addresses: ['198.18.0.7', 'fd00::7'],

@@ -367,6 +367,7 @@ export class SimPlane implements DataPlane {
         flows: this.flows,
         idleMs: since(s.heard),
         sentMs: since(s.sent),
+        pathMtu: 0,
       })),
       services: [],
       media: 0,

@@ -20,6 +20,8 @@ export interface SessionDocument {
   readonly state: 'dialing' | 'up' | 'lost';
   /** Links on the way; null until measured. */
   readonly hops: number | null;
+  /** Bytes of the longest IP packet that the path carries from here, as the first link sees it; null before anything long was sent. */
+  readonly pathMtu: number | null;
   readonly rxBytes: number;
   readonly txBytes: number;
   readonly rekeys: number;

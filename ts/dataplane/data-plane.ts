@@ -202,6 +202,8 @@ export interface SessionStats {
   readonly idleMs: number;
   /** Milliseconds since a data packet went out, −1 for never. */
   readonly sentMs: number;
+  /** Bytes of the longest IP packet that its path carries, as the first link sees it; 0 before anything long was sent (then nothing is probed). */
+  readonly pathMtu: number;
 }
 
 export interface ServiceStats {

@@ -30,6 +30,7 @@ interface NativeTraffic {
   readonly flows: number;
   readonly idleMs: number;
   readonly sentMs: number;
+  readonly pathMtu: number;
 }
 
 interface NativeStats {

@@ -248,6 +248,7 @@ export class NodeControl implements ControlHost {
         network: session.identity.network,
         state: session.state,
         hops: this.#o.tracer.known(session) ?? null,
+        pathMtu: s?.pathMtu || null,
         rxBytes: safe(s?.rxBytes ?? 0n),
         txBytes: safe(s?.txBytes ?? 0n),
         rekeys: session.rekeys,

@@ -232,6 +232,8 @@ struct JsTraffic {
     flows: u32,
     idle_ms: f64,
     sent_ms: f64,
+    /// Of sessions: 0 before anything was probed.
+    path_mtu: u16,
 }
 
 #[derive(Serialize)]
@@ -523,6 +525,7 @@ pub fn stats(stats: &Stats) -> JsStats {
         flows: 0,
         idle_ms: -1.0,
         sent_ms: -1.0,
+        path_mtu: 0,
     };
     JsStats {
         links: stats
@@ -542,6 +545,7 @@ pub fn stats(stats: &Stats) -> JsStats {
                 flows: s.flows,
                 idle_ms: never(s.idle_ms),
                 sent_ms: never(s.sent_ms),
+                path_mtu: s.path_mtu.unwrap_or(0),
                 ..traffic(s.traffic)
             })
             .collect(),

@@ -99,12 +99,20 @@ impl WasmCore {
         self.refuse_media(now);
     }
 
-    /// Call it about once a second.
+    /// Call it when `pollTimeout` has come, and about once a second at least.
     #[wasm_bindgen(js_name = handleTimeout)]
     pub fn handle_timeout(&mut self, now: u64) {
         let now = Instant::from_micros(now);
-        self.core.handle_timeout(now);
+        self.core.handle_timeout(now, &mut self.tx);
+        self.collect_made();
         self.refuse_media(now);
+    }
+
+    /// When `handleTimeout` should be called next; earlier after any other call.
+    #[wasm_bindgen(js_name = pollTimeout)]
+    #[must_use]
+    pub fn poll_timeout(&self) -> u64 {
+        self.core.poll_timeout().as_micros()
     }
 
     /// What is to be sent, in order: `{ socket, host, port, bytes, relayed }` each. Empty afterwards.

@@ -131,6 +131,8 @@ pub struct JsTraffic {
     pub idle_ms: f64,
     /// −1 for never.
     pub sent_ms: f64,
+    /// Of sessions: 0 before anything was probed.
+    pub path_mtu: u16,
 }
 
 /// `ServiceStats` of data-plane.ts.
@@ -286,26 +288,32 @@ pub fn event(event: Event) -> JsEvent {
 /// Counters as JavaScript sees them.
 pub fn stats(stats: &Stats) -> JsStats {
     let never = |ms: Option<u64>| ms.map_or(-1.0, |ms| ms as f64);
-    let traffic = |id: u32, t: Traffic, flows: u32, idle: Option<u64>, sent: Option<u64>| JsTraffic {
+    let traffic = |id: u32, t: Traffic, idle: Option<u64>| JsTraffic {
         id,
         rx_bytes: t.rx_bytes.into(),
         tx_bytes: t.tx_bytes.into(),
         rx_packets: t.rx_packets.into(),
         tx_packets: t.tx_packets.into(),
-        flows,
+        flows: 0,
         idle_ms: never(idle),
-        sent_ms: never(sent),
+        sent_ms: never(None),
+        path_mtu: 0,
     };
     JsStats {
         links: stats
             .links
             .iter()
-            .map(|l| traffic(l.link.0, l.traffic, 0, Some(l.idle_ms), None))
+            .map(|l| traffic(l.link.0, l.traffic, Some(l.idle_ms)))
             .collect(),
         sessions: stats
             .sessions
             .iter()
-            .map(|s| traffic(s.session.0, s.traffic, s.flows, s.idle_ms, s.sent_ms))
+            .map(|s| JsTraffic {
+                flows: s.flows,
+                sent_ms: never(s.sent_ms),
+                path_mtu: s.path_mtu.unwrap_or(0),
+                ..traffic(s.session.0, s.traffic, s.idle_ms)
+            })
             .collect(),
         services: stats
             .services

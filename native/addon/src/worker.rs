@@ -156,7 +156,8 @@ impl<E: Events> Worker<E> {
             }
             let now = self.now();
             self.tell_too_long(now);
-            self.core.handle_timeout(now);
+            self.core.handle_timeout(now, &mut self.tx);
+            self.send_made();
             self.serve_media();
             self.follow();
             self.tell();

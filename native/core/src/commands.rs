@@ -6,6 +6,7 @@ use crate::buffers::{Share, TxBatch};
 use crate::core::Core;
 use crate::flows::Watch;
 use crate::keyed::{Direction, HopKey};
+use crate::path_size::PathSize;
 use crate::replay::ReplayWindow;
 use crate::stats::DropReason;
 use crate::tables::*;
@@ -175,6 +176,7 @@ impl<A: Aead> Core<A> {
         }
         let hop = self.hop_key(keys.ingress, true)?;
         let egress_key = self.hop_key(keys.egress, false)?;
+        let v6 = self.links.get(&keys.egress.link.0)?.remote.address.is_ipv6();
         self.add_label(now, keys.ingress, hop, Action::Deliver(keys.path))?;
         let slot = Slot {
             send: Arc::new(SendKey::<A>(A::key(&keys.send_key))),
@@ -194,6 +196,7 @@ impl<A: Aead> Core<A> {
             asked_rekey: false,
             window: ReplayWindow::default(),
             confirmed: keys.confirmed,
+            size: PathSize::new(v6),
         };
         self.paths.insert(keys.path.0, path);
         let session = self.sessions.get_mut(&keys.session.0)?;

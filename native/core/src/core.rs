@@ -3,6 +3,7 @@
 use crate::aead::Aead;
 use crate::api::*;
 use crate::assemble::{Fragments, Parts};
+use crate::buffers::TxBatch;
 use crate::flows::Flows;
 use crate::gate::Gate;
 use crate::hash::{IdMap, KeyedMap, KeyedState};
@@ -63,7 +64,7 @@ pub struct TunFeatures {
 /// 3. [`Core::handle_datagrams`] for every buffer received (or its three steps, of which the dear one needs no core), then sending relays, writing TUN packets and sending answers before that
 ///    buffer is used again;
 /// 4. [`Core::handle_media`] for what media sockets received, sending what it makes;
-/// 5. [`Core::handle_timeout`] when [`Core::poll_timeout`] has come;
+/// 5. [`Core::handle_timeout`] when [`Core::poll_timeout`] has come, sending what it makes;
 /// 6. [`Core::poll_media`] until there is none, answering with [`Core::media_reserved`];
 /// 7. [`Core::poll_event`] until there is none.
 ///
@@ -82,6 +83,9 @@ pub struct Core<A: Aead> {
     pub(crate) fragments: Fragments,
     pub(crate) parts: Parts,
     pub(crate) rtsp: Rtsp,
+    /// Paths whose size is being looked for, and when there is something to do about it.
+    pub(crate) probing: Vec<PathId>,
+    pub(crate) probes_due: Instant,
     pub(crate) accounts: Vec<ServiceStats>,
     pub(crate) ledger: Ledger,
     /// Packets and bytes forwarded for others.
@@ -115,6 +119,8 @@ impl<A: Aead> Core<A> {
             fragments: Fragments::new(state),
             parts: Parts::new(state),
             rtsp: Rtsp::default(),
+            probing: Vec::new(),
+            probes_due: Instant::MAX,
             accounts: Vec::new(),
             ledger: Ledger::default(),
             relayed: (0, 0),
@@ -171,12 +177,15 @@ impl<A: Aead> Core<A> {
 
     /// When [`Core::handle_timeout`] should be called next.
     pub fn poll_timeout(&self) -> Instant {
-        self.swept + SWEEP
+        self.probes_due.min(self.swept + SWEEP)
     }
 
-    /// Frees what is too old.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if now < self.poll_timeout() {
+    /// Probes paths' sizes and frees what is too old. What it makes to send goes to `tx`.
+    pub fn handle_timeout(&mut self, now: Instant, tx: &mut TxBatch) {
+        if now >= self.probes_due {
+            self.probe(now, tx);
+        }
+        if now < self.swept + SWEEP {
             return;
         }
         self.swept = now;
@@ -299,6 +308,7 @@ impl<A: Aead> Core<A> {
                 flows: self.flows.count_of(s.id),
                 idle_ms: s.heard.map(|at| now.since(at).as_millis()),
                 sent_ms: s.sent.map(|at| now.since(at).as_millis()),
+                path_mtu: self.path_mtu(s),
             })
             .collect();
         sessions.sort_by_key(|s| s.session);

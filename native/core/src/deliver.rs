@@ -6,6 +6,7 @@ use crate::buffers::{Opening, RxBatch};
 use crate::core::Core;
 use crate::flows::{Watch, side};
 use crate::merge::{Merge, Segment};
+use crate::path_size::BASE;
 use crate::receive::{Run, Valid, check_hop};
 use crate::stats::DropReason;
 use crate::tables::{KEY_LIFE, Path, Slot};
@@ -23,7 +24,15 @@ impl<A: Aead> Core<A> {
             let (session, valid) = self.accept(now, opening, packets);
             self.note_valid(now, opening.label, opening.from, valid);
             let Some(session) = session else { continue };
-            let mut merge = Merge::default();
+            // Of several only the last may be shorter than the rest.
+            let longest = packets
+                .iter()
+                .find(|p| p.opened)
+                .map_or(0, |p| p.end - p.start + DATA_HEADER);
+            if longest > BASE {
+                self.long_came(now, opening.path, longest, valid.packets, rx);
+            }
+            let mut merge = Merge::new(self.mss(opening.path));
             for packet in packets.iter().filter(|p| p.opened) {
                 let inner = packet.start..packet.end - TAG;
                 let result = self.inner(now, session, opening.path, buffer, inner, &mut merge, rx);
@@ -186,6 +195,7 @@ impl<A: Aead> Core<A> {
                 });
                 Ok(())
             }
+            Kind::Size => self.size_message(now, path, body, bytes.len() + DATA_OVERHEAD, rx),
             Kind::Tcp | Kind::Udp => Err(DropReason::BadInner),
         }
     }

@@ -23,6 +23,7 @@ mod links;
 mod merge;
 mod outbound;
 mod path_size;
+mod probes;
 mod receive;
 mod replay;
 mod rtsp;

@@ -28,6 +28,8 @@ pub struct Segment {
 #[derive(Default)]
 pub struct Merge {
     run: Option<Run>,
+    /// Largest MSS that the host is told, where SYNs may come.
+    mss: Option<u16>,
 }
 
 struct Run {
@@ -50,6 +52,14 @@ struct Run {
 }
 
 impl Merge {
+    /// For packets from the wire, over a path that carries TCP payloads of `mss` bytes.
+    pub fn new(mss: u16) -> Self {
+        Self {
+            run: None,
+            mss: Some(mss),
+        }
+    }
+
     /// The flow of the packet under construction, if `segment` has the same wire ports: saves the look-up.
     pub fn same_flow(&self, segment: &Segment, buffer: &[u8]) -> Option<FlowIndex> {
         let run = self.run.as_ref()?;
@@ -84,8 +94,10 @@ impl Merge {
         copy[..header_len].copy_from_slice(&header[..header_len]);
         let (flags, closed) = match segment.kind {
             Kind::Tcp => {
-                if copy[13] & tcp_flags::SYN != 0 {
-                    clamp_mss(&mut copy[18..header_len]);
+                if copy[13] & tcp_flags::SYN != 0
+                    && let Some(mss) = self.mss
+                {
+                    clamp_mss(&mut copy[18..header_len], mss);
                 }
                 (copy[13], copy[13] != tcp_flags::ACK)
             }

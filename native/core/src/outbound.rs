@@ -11,11 +11,6 @@ use crate::stats::DropReason;
 use crate::time::Instant;
 use crate::wire::*;
 
-/// Largest TCP payload, options not counted, that fits one datagram.
-const MSS: u16 = (INNER_MAX - INNER_HEADER - 18) as u16;
-/// Largest inner packet that can be sent at all.
-const LONGEST: usize = PARTS_MAX * PART_SLICE;
-
 impl<A: Aead> Core<A> {
     /// Takes one packet from the TUN: `vnet` is its virtio header (all zero where the TUN has none). What goes on the wire is put into `tx`;
     /// what the local sender must be told (ICMP errors) into `tun`.
@@ -133,18 +128,23 @@ impl<A: Aead> Core<A> {
         let seq = u32::from_be_bytes([q0, q1, q2, q3]);
         let flow = self.flows.get_mut(index).ok_or(DropReason::NotAFlow)?;
         flow.note_tcp(now, flags, side::OURS);
+        // Its own transport misses it: perhaps because it was too long for the path.
+        let again = !payload.is_empty() && flow.next_seq.wrapping_sub(seq) as i32 > 0 && flow.next_seq != 0;
         let control = u32::from(flags & tcp_flags::SYN != 0) + u32::from(flags & tcp_flags::FIN != 0);
         flow.next_seq = seq.wrapping_add(payload.len() as u32).wrapping_add(control);
         let before = flow.acked;
         flow.acked = u32::from_be_bytes([a0, a1, a2, a3]);
-        let (wire, account, waiting) = (flow.wire, flow.account, flow.waiting.take());
-        let plain = flags == tcp_flags::ACK && payload.is_empty() && flow.watch == Watch::Nobody;
+        let (wire, account, watch, waiting) = (flow.wire, flow.account, flow.watch, flow.waiting.take());
+        let plain = flags == tcp_flags::ACK && payload.is_empty() && watch == Watch::Nobody;
         let supersedes = plain && (1..1 << 31).contains(&flow.acked.wrapping_sub(before));
+        if again {
+            self.resent(now, wire.session);
+        }
         let mut segment = Outgoing { seq, flags, payload };
         let mut out = Vec::new();
-        if let Watch::Rtsp(id) = flow.watch {
+        if let Watch::Rtsp(id) = watch {
             // Who opened the connection asks.
-            let asks = !flow.inbound;
+            let asks = self.flows.get(index).is_some_and(|flow| !flow.inbound);
             let seen = Seen::new(header, payload).ok_or(DropReason::NotCarried)?;
             match self.rtsp_segment(now, id, asks, seen) {
                 Verdict::Pass => {}
@@ -195,14 +195,16 @@ impl<A: Aead> Core<A> {
         tx: &mut TxBatch,
     ) -> Result<usize, DropReason> {
         if flags & tcp_flags::SYN != 0 {
-            clamp_mss(template.options());
+            let mss = self.mss(self.path_of(wire.session)?);
+            clamp_mss(template.options(), mss);
         }
         let template = template.bytes();
-        let most = INNER_MAX - template.len();
-        let cut = match vnet.gso_type & !gso::ECN {
-            gso::TCPV4 | gso::TCPV6 if vnet.gso_size > 0 => usize::from(vnet.gso_size).min(most),
-            _ => most,
+        let size = match vnet.gso_type & !gso::ECN {
+            gso::TCPV4 | gso::TCPV6 if vnet.gso_size > 0 => payload.len().min(usize::from(vnet.gso_size)),
+            _ => payload.len(),
         };
+        let most = self.room(now, wire.session, template.len() + size) - template.len();
+        let cut = size.clamp(1, most);
         self.seal_cut(now, wire.session, template, payload, cut, tx, |segment, index, last| {
             segment[8..12].copy_from_slice(&seq.wrapping_add((index * cut) as u32).to_be_bytes());
             let mut bits = flags;
@@ -260,7 +262,8 @@ impl<A: Aead> Core<A> {
         let ports = (wire.wire_port, wire.remote_port);
         let result = self.seal_datagrams(now, wire.session, account, inner, ports, payload, size, tx);
         if result == Err(DropReason::TooLong) {
-            icmp::too_big(tun, ip, packet, LONGEST - INNER_HEADER - 4 + 28);
+            let most = self.room_in_parts(now, wire.session, payload.len());
+            icmp::too_big(tun, ip, packet, most - INNER_HEADER - 4 + 28);
         }
         result
     }
@@ -283,15 +286,12 @@ impl<A: Aead> Core<A> {
         template[4..6].copy_from_slice(&source.to_be_bytes());
         template[6..8].copy_from_slice(&destination.to_be_bytes());
         let size = size.max(1);
-        if template.len() + size <= INNER_MAX {
+        if template.len() + size <= self.room(now, session, template.len() + size) {
             let sent = self.seal_cut(now, session, &template, payload, size, tx, |_, _, _| ())?;
             self.account(account, payload.len(), sent.saturating_sub(payload.len()));
             return Ok(());
         }
         for datagram in payload.chunks(size) {
-            if template.len() + datagram.len() > LONGEST {
-                return Err(DropReason::TooLong);
-            }
             let sent = self.seal_in_parts(now, session, &template, datagram, tx)?;
             self.account(account, datagram.len(), sent.saturating_sub(datagram.len()));
         }
@@ -331,10 +331,11 @@ impl<A: Aead> Core<A> {
                 template[4] = u8::from(reply);
                 template[6..8].copy_from_slice(&wire.wire_port.to_be_bytes());
                 template[8..].copy_from_slice(&sequence.to_be_bytes());
-                let sent = match template.len() + data.len() {
-                    len if len > LONGEST => return Err(DropReason::TooLong),
-                    len if len > INNER_MAX => self.seal_in_parts(now, wire.session, &template, data, tx)?,
-                    _ => self.seal_cut(now, wire.session, &template, data, data.len().max(1), tx, |_, _, _| ())?,
+                let len = template.len() + data.len();
+                let sent = if len > self.room(now, wire.session, len) {
+                    self.seal_in_parts(now, wire.session, &template, data, tx)?
+                } else {
+                    self.seal_cut(now, wire.session, &template, data, data.len().max(1), tx, |_, _, _| ())?
                 };
                 self.account(None, data.len(), sent.saturating_sub(data.len()));
             }
@@ -446,8 +447,8 @@ fn verify_checksum(vnet: VnetHeader, ip: &IpPacket, bytes: &[u8]) -> Result<(), 
     }
 }
 
-/// Lowers the MSS option of a SYN to what a datagram carries (RFC 9293, 3.7.1).
-pub(crate) fn clamp_mss(options: &mut [u8]) {
+/// Lowers the MSS option of a SYN to `most` (RFC 9293, 3.7.1).
+pub(crate) fn clamp_mss(options: &mut [u8], most: u16) {
     let mut at = 0;
     while let Some(&kind) = options.get(at) {
         match kind {
@@ -462,7 +463,7 @@ pub(crate) fn clamp_mss(options: &mut [u8]) {
                     && len == 4
                     && let Some(value) = options.get_mut(at + 2..at + 4)
                 {
-                    let mss = u16::from_be_bytes([value[0], value[1]]).min(MSS);
+                    let mss = u16::from_be_bytes([value[0], value[1]]).min(most);
                     value.copy_from_slice(&mss.to_be_bytes());
                     return;
                 }

@@ -5,6 +5,7 @@ use crate::api::*;
 use crate::buffers::{Seal, TRAIN_BYTES, TRAIN_SEGMENTS, TxBatch};
 use crate::core::Core;
 use crate::keyed::HopKey;
+use crate::path_size::BASE;
 use crate::stats::DropReason;
 use crate::tables::{CannotSend, within_rate};
 use crate::time::Instant;
@@ -39,7 +40,12 @@ impl<A: Aead> Core<A> {
         whole.clear();
         whole.extend_from_slice(template);
         whole.extend_from_slice(payload);
-        let count = whole.len().div_ceil(PART_SLICE).max(2);
+        let slice = self.room(now, id, whole.len()) - PART_HEADER;
+        let count = whole.len().div_ceil(slice).max(2);
+        if count > PARTS_MAX {
+            self.scratch = whole;
+            return Err(DropReason::TooLong);
+        }
         // Even slices: no runt behind full ones.
         let cut = whole.len().div_ceil(count);
         let (traffic_class, hop_limit) = (
@@ -181,10 +187,14 @@ impl<A: Aead> Core<A> {
         link.traffic.tx_packets += count as u64;
         let session = path.session;
         let rekey = path.wants_rekey();
+        let doubt = stride > BASE && path.size.sent(now, stride, count);
         if let Some(session) = self.sessions.get_mut(&session.0) {
             session.traffic.tx_bytes += len as u64;
             session.traffic.tx_packets += count as u64;
             session.sent = Some(now);
+        }
+        if doubt {
+            self.probe_at(now, path_id);
         }
         if rekey {
             self.emit(Event::RekeyNeeded { session, path: path_id });

@@ -114,6 +114,8 @@ pub struct SessionStats {
     pub flows: u32,
     pub idle_ms: Option<u64>,
     pub sent_ms: Option<u64>,
+    /// Longest IP packet that passes, as its first link sees it; `None` before anything longer than every link carries was sent.
+    pub path_mtu: Option<u16>,
 }
 
 /// Bytes of one service.

@@ -3,6 +3,7 @@
 use crate::aead::{Aead, OpenKey, TrainKey};
 use crate::api::{Generation, Hop, Label, LinkId, Pair, PathId, Policy, Remote, SessionId};
 use crate::keyed::HopKey;
+use crate::path_size::PathSize;
 use crate::replay::ReplayWindow;
 use crate::stats::Traffic;
 use crate::time::{Duration, Instant};
@@ -162,6 +163,7 @@ pub struct Path {
     pub asked_rekey: bool,
     pub window: ReplayWindow,
     pub confirmed: bool,
+    pub size: PathSize,
 }
 
 /// Why nothing may be sent.

@@ -11,6 +11,9 @@ pub struct Instant(u64);
 pub struct Duration(u64);
 
 impl Instant {
+    /// Never.
+    pub const MAX: Self = Self(u64::MAX);
+
     /// From microseconds.
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)

@@ -271,6 +271,34 @@ impl Lab {
         seen
     }
 
+    fn timeout(&mut self, node: usize) {
+        let mut tx = TxBatch::default();
+        self.nodes[node].handle_timeout(self.now, &mut tx);
+        self.send(node, &mut tx);
+        self.take_events(node);
+    }
+
+    /// Lets both ends send something long, so that the path's size is known.
+    fn probed() -> Self {
+        let mut lab = Self::new();
+        let (vnet, there) = udp(ip(1), ip(9), (9999, 5000), &[0; 1_400]);
+        lab.tun_in(VIEWER, vnet, &there);
+        lab.run();
+        let (vnet, back) = udp(ip(77), ip(88), (5000, 9999), &[0; 1_400]);
+        lab.tun_in(GATEWAY, vnet, &back);
+        lab.run();
+        for node in [VIEWER, GATEWAY, VIEWER, GATEWAY] {
+            lab.timeout(node);
+            lab.run();
+        }
+        for node in [VIEWER, GATEWAY] {
+            let sessions = lab.nodes[node].stats(lab.now).sessions;
+            assert_eq!(sessions[0].path_mtu, Some(1_500));
+            assert!(!std::mem::take(&mut lab.tun[node]).is_empty());
+        }
+        lab
+    }
+
     fn drops(&self, node: usize, reason: DropReason) -> u64 {
         let stats = self.nodes[node].stats(self.now);
         stats.drops.iter().find(|(name, _)| *name == reason.name()).unwrap().1
@@ -353,7 +381,7 @@ fn udp(
 
 #[test]
 fn a_super_packet_arrives_as_one_with_new_addresses_and_the_answer_comes_back() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::probed();
     let payload: Vec<u8> = (0..30_000u32).map(|i| (i * 7) as u8).collect();
     let (mut vnet, packet) = tcp(ip(1), ip(9), (4000, 554), 100, 0x18, &payload);
     vnet.gso_type = gso::TCPV4;
@@ -547,7 +575,7 @@ fn a_policy_change_cuts_live_flows() {
 
 #[test]
 fn long_datagrams_go_in_parts_and_short_ones_merge() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::probed();
     let long: Vec<u8> = (0..4_000u32).map(|i| i as u8).collect();
     let (vnet, packet) = udp(ip(1), ip(9), (4000, 5000), &long);
     lab.tun_in(VIEWER, vnet, &packet);
@@ -949,9 +977,7 @@ fn a_relay_tells_which_labels_it_has_freed() {
     let freed = |lab: &mut Lab, after: u64| {
         lab.now = Instant::from_micros(1_000_000) + Duration::from_secs(after);
         for node in 0..3 {
-            let now = lab.now;
-            lab.nodes[node].handle_timeout(now);
-            lab.take_events(node);
+            lab.timeout(node);
         }
         let told = |e: &Event| matches!(e, Event::LabelExpired { .. });
         lab.events

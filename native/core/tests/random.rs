@@ -245,7 +245,7 @@ proptest! {
         }
         let mut tun = TunBatch::default();
         gateway.core.handle_tun(gateway.now, VnetHeader::parse(&vnet), &packet, &mut TxBatch::default(), &mut tun);
-        gateway.core.handle_timeout(gateway.now + Duration::from_secs(5));
+        gateway.core.handle_timeout(gateway.now + Duration::from_secs(5), &mut TxBatch::default());
     }
 }
 

@@ -145,7 +145,37 @@ impl<A: Aead> Chain<A> {
         ] {
             chain.gateway.command(now, command, &mut tx);
         }
+        chain.probe();
         chain
+    }
+
+    /// Lets the viewer find out what the path carries, as its first long segments do.
+    fn probe(&mut self) {
+        self.pass(&Load::bulk(2), Stage::Open);
+        for _ in 0..2 {
+            self.relayed.clear();
+            self.opened.clear();
+            self.tx.clear();
+            self.viewer.handle_timeout(self.now, &mut self.tx);
+            let (trains, buffer) = self.tx.ready();
+            for train in trains.iter() {
+                let arrived = &mut buffer[train.range.clone()];
+                self.relay
+                    .handle_datagrams(self.now, remote(0), arrived, train.segment, &mut self.relayed);
+                self.gateway
+                    .handle_datagrams(self.now, remote(1), arrived, train.segment, &mut self.opened);
+            }
+            let (trains, buffer) = self.opened.tx.ready();
+            for train in trains.iter() {
+                let arrived = &mut buffer[train.range.clone()];
+                self.relay
+                    .handle_datagrams(self.now, remote(2), arrived, train.segment, &mut self.relayed);
+                self.viewer
+                    .handle_datagrams(self.now, remote(1), arrived, train.segment, &mut self.relayed);
+            }
+        }
+        let sessions = self.viewer.stats(self.now).sessions;
+        assert_eq!(sessions[0].path_mtu, Some(1_500));
     }
 
     /// Takes a load as far as `to`. Returns the bytes that the last stage made ready, headers included.
@@ -187,7 +217,8 @@ impl<A: Aead> Chain<A> {
     pub fn wait(&mut self, time: Duration) {
         self.now = self.now + time;
         for node in [&mut self.viewer, &mut self.relay, &mut self.gateway] {
-            node.handle_timeout(self.now);
+            self.tx.clear();
+            node.handle_timeout(self.now, &mut self.tx);
         }
     }
 

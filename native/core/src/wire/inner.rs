@@ -21,6 +21,8 @@ pub enum Kind {
     Part = 5,
     /// Bytes for the control logic.
     Control = 6,
+    /// About the path's size.
+    Size = 7,
 }
 
 /// The first four bytes of every inner packet.
@@ -45,6 +47,7 @@ impl InnerHeader {
             4 => Kind::Error,
             5 => Kind::Part,
             6 => Kind::Control,
+            7 => Kind::Size,
             _ => return None,
         };
         (zero == 0).then_some((
@@ -126,6 +129,56 @@ impl ErrorReport {
             self.destination_port.to_be_bytes(),
         );
         [self.class as u8, self.protocol, v[0], v[1], s[0], s[1], d[0], d[1]]
+    }
+}
+
+/// What a message about sizes says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SizeKind {
+    /// Answer, if this came.
+    Probe = 0,
+    /// That probe came.
+    Answer = 1,
+    /// Datagrams of this length came.
+    Report = 2,
+}
+
+/// Body of a message about sizes, padding aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// What it says.
+    pub kind: SizeKind,
+    /// A probe's and its answer's.
+    pub id: u16,
+    /// Of a datagram, all headers inside UDP's included.
+    pub len: u16,
+}
+
+impl Size {
+    /// A datagram with nothing else: bytes.
+    pub const LEN: usize = super::DATA_OVERHEAD + INNER_HEADER + 6;
+
+    /// Reads a body; `None` for an unknown kind, a non-zero second byte, or bytes behind all but a probe.
+    pub fn parse(body: &[u8]) -> Option<Self> {
+        let (&[kind, zero, i0, i1, l0, l1], rest) = body.split_first_chunk()?;
+        let kind = match kind {
+            0 => SizeKind::Probe,
+            1 if rest.is_empty() => SizeKind::Answer,
+            2 if rest.is_empty() => SizeKind::Report,
+            _ => return None,
+        };
+        (zero == 0).then_some(Self {
+            kind,
+            id: u16::from_be_bytes([i0, i1]),
+            len: u16::from_be_bytes([l0, l1]),
+        })
+    }
+
+    /// The body.
+    pub fn bytes(&self) -> [u8; 6] {
+        let (i, l) = (self.id.to_be_bytes(), self.len.to_be_bytes());
+        [self.kind as u8, 0, i[0], i[1], l[0], l[1]]
     }
 }
 

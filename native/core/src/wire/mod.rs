@@ -25,8 +25,10 @@
 //! | 4 error | class u8, protocol u8, MTU or reason u16, source port u16, destination port u16 of the packet that caused it |
 //! | 5 part | id u16, index u8, count u8 (2–4), a slice of a whole inner packet, kind included |
 //! | 6 control | bytes for the control logic |
+//! | 7 size | 0 probe / 1 answer / 2 report u8, zero u8, id u16, length u16; a probe is padded with zeroes |
 //!
-//! A part's slice is at most [`PART_SLICE`] bytes; only UDP datagrams and echoes go in parts. The MTU in an error is that of IPv4: whoever
+//! A size message's length is that of a datagram: a probe's own; the probe's that is answered, with its id; of the longest that came (id 0). A
+//! part's slice is at most [`PART_SLICE`] bytes; only UDP datagrams and echoes go in parts. The MTU in an error is that of IPv4: whoever
 //! speaks IPv6 takes 20 off before sending it and adds them on receiving it.
 //!
 //! The AEAD nonce is four zero bytes and the counter field, little-endian; the hop tag is SipHash-2-4 over label, counter field and AEAD tag.
@@ -35,7 +37,7 @@ mod inner;
 mod ip;
 mod outer;
 
-pub use inner::{ErrorClass, ErrorReport, INNER_HEADER, InnerHeader, Kind, PART_HEADER, PartHeader};
+pub use inner::{ErrorClass, ErrorReport, INNER_HEADER, InnerHeader, Kind, PART_HEADER, PartHeader, Size, SizeKind};
 pub use ip::{
     IpPacket, IpRepr, Transport, VNET_HEADER, VnetHeader, checksum, fold, gso, pseudo_header_sum, sum_bytes, vnet_flags,
 };
@@ -46,8 +48,8 @@ pub use outer::{
 
 /// Length of an AEAD tag, bytes.
 pub const TAG: usize = 16;
-/// Largest UDP payload that we send: what a 1,500-byte path leaves below IPv6 and UDP headers.
-pub const DATAGRAM: usize = 1_452;
+/// Largest UDP payload that we send, where the path carries it: what 1,500 bytes leave below the headers of IPv4 and UDP.
+pub const DATAGRAM: usize = 1_472;
 /// Largest inner packet (inner header and body) in one datagram.
 pub const INNER_MAX: usize = DATAGRAM - DATA_OVERHEAD;
 /// Longest slice of a part, bytes.

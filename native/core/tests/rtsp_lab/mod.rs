@@ -344,7 +344,9 @@ impl Lab {
             }
         }
         for node in 0..4 {
-            self.nodes[node].handle_timeout(self.now);
+            let mut tx = TxBatch::default();
+            self.nodes[node].handle_timeout(self.now, &mut tx);
+            self.send(node, &mut tx);
             self.serve(node);
         }
     }
