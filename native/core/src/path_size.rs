@@ -385,3 +385,6 @@ fn round(now: Instant, tried: [Option<u8>; AT_ONCE]) -> Round {
         due: now,
     }
 }
+
+#[cfg(test)]
+mod tests;
