@@ -28,6 +28,7 @@ const KEY_LIFE = 180_000;
 const LABEL_IDLE = 600_000;
 const LABEL_HALF_OPEN = 20_000;
 const FRAME_MAX = 1_200;
+const CONTROL_MAX = 1_192;
 const HANDSHAKE = 1_232;
 const COOKIE = 64;
 /** From the core's queue to JavaScript. */
@@ -336,7 +337,7 @@ export class SimPlane implements DataPlane {
     const id = path ?? this.#sessions.get(session)?.path;
     const found = id === undefined ? undefined : this.#paths.get(id);
     if (id === undefined || found?.keys.session !== session || !found.confirmed) return this.#drop('staleCommand');
-    if (bytes.length === 0 || bytes.length > FRAME_MAX) return this.#drop('tooLong');
+    if (bytes.length === 0 || bytes.length > CONTROL_MAX) return this.#drop('tooLong');
     this.#seal(id, 'control', bytes);
   }
 

@@ -268,7 +268,7 @@ export interface DataPlane {
   /** Forgets a slot's keys after their overlap. */
   pathRetire(path: PathId, slot: number): void;
   pathRemove(path: PathId): void;
-  /** Seals one session control packet (at most 1,200 bytes) over the session's current path, or the given one. */
+  /** Seals one session control packet (at most 1,192 bytes) over the session's current path, or the given one. */
   sessionSend(session: SessionId, bytes: Uint8Array, path?: PathId): void;
   /** Forgets the session, its paths, labels and flows. */
   sessionRemove(session: SessionId): void;

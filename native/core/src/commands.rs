@@ -6,7 +6,7 @@ use crate::buffers::{Share, TxBatch};
 use crate::core::Core;
 use crate::flows::Watch;
 use crate::keyed::{Direction, HopKey};
-use crate::path_size::PathSize;
+use crate::path_size::{BASE, PathSize};
 use crate::replay::ReplayWindow;
 use crate::stats::DropReason;
 use crate::tables::*;
@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// Longest control frame, plaintext.
 pub(crate) const FRAME_MAX: usize = HANDSHAKE_LEN - LINK_OVERHEAD;
+/// Longest control packet of a session: it goes over every path, whatever its size.
+const CONTROL_MAX: usize = BASE - DATA_OVERHEAD - INNER_HEADER;
 
 impl<A: Aead> Core<A> {
     /// Takes one order. What it makes to send goes to `tx`.
@@ -290,7 +292,7 @@ impl<A: Aead> Core<A> {
         self.paths
             .get(&path.0)
             .filter(|p| p.session == session && p.confirmed)?;
-        if bytes.is_empty() || bytes.len() > FRAME_MAX {
+        if bytes.is_empty() || bytes.len() > CONTROL_MAX {
             self.drops.count(DropReason::TooLong);
             return Some(());
         }
