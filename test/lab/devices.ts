@@ -53,8 +53,8 @@ export async function startDevices(lab: Lab): Promise<Devices> {
   return { camera, broker, files, light1, light2, lamp };
 }
 
-/** rtsp://192.168.1.20:554 with a live picture under each path. */
-export async function startCamera(lab: Lab, paths: readonly string[] = ['/live']): Promise<Camera> {
+/** rtsp://192.168.1.20:554 with a live picture under each path; digits at its end are the size of its RTP packets. */
+export async function startCamera(lab: Lab, paths: readonly string[] = ['/live', '/live1428', '/live1500']): Promise<Camera> {
   const host = lab.host('camera');
   const program = join(repository, 'test', 'fixtures', 'camera.py');
   // GStreamer keeps a registry of plugins in the user's home; the lab's own leaves that alone and is made anew in a second.
