@@ -16,7 +16,22 @@ export function registerRoutes(program: Command): void {
 export function registerSessions(program: Command): void {
   listing<SessionDocument>(program, 'sessions', 'show the end-to-end sessions of this node and its endpoints', {
     none: 'no sessions',
-    head: ['name', 'state', 'hops', 'mtu', 'received', 'sent', 'rekeys', 'flows', 'age', 'addresses', 'offered', 'allowed', 'denied', 'key'],
+    head: [
+      'name',
+      'state',
+      'hops',
+      'mtu',
+      'received',
+      'sent',
+      'rekeys',
+      'flows',
+      'age',
+      'addresses',
+      'offered',
+      'allowed',
+      'denied',
+      'key',
+    ],
     row: (s) => [
       s.name || '-',
       s.state,

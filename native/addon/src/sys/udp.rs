@@ -438,6 +438,10 @@ impl Udp {
     ) -> bool {
         let code = error.raw_os_error();
         let mut batch = Batch::new();
+        // A connected socket says this once for an ICMP message, which anybody may have sent; the first link says it again.
+        if code == Some(libc::EMSGSIZE) && self.send_some(&[Some(out)]).is_ok() {
+            return false;
+        }
         if out.is_train() && matches!(code, Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)) {
             let sent = match self.send_some(&[out.single().next()]) {
                 Ok(_) => out.segment,
