@@ -120,7 +120,22 @@ describe('for people', () => {
       [keyOf('q'), keyOf('c'), keyOf('c'), 'endpoint'],
     ]);
     expect(rows(await shell.done(['sessions']))[1]).toEqual([
-      ...['camera.gw', 'up', '3', '1.2 MB', '89.0 kB', '7', '2', '1h2m', '198.18.0.7,fd00::7', 'tcp/554', '-', 'tcp/22', keyOf('q')],
+      ...[
+        'camera.gw',
+        'up',
+        '3',
+        '1492',
+        '1.2 MB',
+        '89.0 kB',
+        '7',
+        '2',
+        '1h2m',
+        '198.18.0.7,fd00::7',
+        'tcp/554',
+        '-',
+        'tcp/22',
+        keyOf('q'),
+      ],
     ]);
     expect(rows(await shell.done(['services']))[1]).toEqual([
       ...['light', 'tcp/80', 'off', '192.168.1.31:80', 'group:family', '1.0 kB', '24 B', 'no route to it'],
