@@ -9,6 +9,7 @@ mod outlets;
 mod queues;
 mod rounds;
 mod sys;
+mod team;
 mod worker;
 
 use convert::*;
@@ -26,7 +27,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use sys::{EventFd, Room, Tun, TunOffload, Udp};
 use thicket_core::*;
-use worker::{Events, Order, Worker};
+use worker::{Beginning, Events, Order, Worker};
 
 /// How long counters may take: the worker answers between two packets, so only a machine that gives it no time makes it late, and JavaScript
 /// stands still meanwhile. Then the counters before serve once more, so many times.
@@ -48,6 +49,7 @@ pub fn version() -> String {
 
 type Callback = ThreadsafeFunction<Vec<JsEvent>, (), Vec<JsEvent>, Status, false, true>;
 
+#[derive(Clone)]
 struct ToJs(Arc<Callback>);
 
 impl Events for ToJs {
@@ -77,9 +79,11 @@ pub struct JsOptions {
     pub tun_offload: bool,
     /// True: ring alone seals. Else trains are sealed in lanes where the processor has them.
     pub ring: Option<bool>,
+    /// Threads that move packets; none given: one for each processor that this process may use.
+    pub threads: Option<u32>,
 }
 
-/// The native data plane: a worker thread with its TUN and sockets.
+/// The native data plane: worker threads with TUN and sockets.
 #[napi]
 pub struct NativeDataPlane {
     orders: Sender<Order>,
@@ -87,14 +91,14 @@ pub struct NativeDataPlane {
     asked: Arc<AtomicBool>,
     /// Counters as they were last told, and how often since then they were late.
     last: (Option<Stats>, u32),
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
     sockets: Vec<SocketAddr>,
     tun: Option<(String, String)>,
 }
 
 #[napi]
 impl NativeDataPlane {
-    /// Opens sockets and TUN and starts the worker. Errors carry the errno's name in front: `EADDRINUSE: …`.
+    /// Opens sockets and TUN and starts the workers. Errors carry the errno's name in front: `EADDRINUSE: …`.
     #[napi(constructor)]
     pub fn new(options: JsOptions, callback: Callback) -> Result<Self> {
         let listening = !options.listen.is_empty();
@@ -104,9 +108,16 @@ impl NativeDataPlane {
         } else {
             TunOffload::Off
         };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = options
+            .threads
+            .map_or(processors, |threads| threads as usize)
+            .clamp(1, team::MOST);
         let tun = match &options.tun_name {
-            Some(name) => Some(Tun::open(name, offload).map_err(|e| failed(&format!("interface {name}"), &e))?),
-            None => None,
+            Some(name) => {
+                Tun::open_queues(name, offload, count).map_err(|e| failed(&format!("interface {name}"), &e))?
+            }
+            None => Vec::new(),
         };
         let config = CoreConfig {
             node_key: key(&options.node_key)?,
@@ -114,42 +125,53 @@ impl NativeDataPlane {
             tun: TunFeatures::default(),
             seed: key(&options.seed)?,
         };
-        let described = tun.as_ref().map(|tun| (tun.name().to_owned(), describe(tun)));
+        let described = tun.first().map(|tun| (tun.name().to_owned(), describe(tun)));
         let addresses = sockets.iter().map(Udp::local).collect();
-        let wake = Arc::new(EventFd::new().map_err(|e| failed("eventfd", &e))?);
+        let wakes: Vec<_> = (0..count)
+            .map(|_| EventFd::new().map(Arc::new))
+            .collect::<io::Result<_>>()
+            .map_err(|e| failed("eventfd", &e))?;
+        let wake = wakes
+            .first()
+            .cloned()
+            .ok_or_else(|| Error::from_status(Status::GenericFailure))?;
         let asked = Arc::new(AtomicBool::new(false));
         let (orders, receiver) = channel();
-        let callback = Arc::new(callback);
-        let sealer = aead::choose(options.ring.unwrap_or(false));
-        let worker = Worker::new(
+        let callback = ToJs(Arc::new(callback));
+        let workers = Worker::team(Beginning {
             config,
-            sealer,
+            sealer: aead::choose(options.ring.unwrap_or(false)),
             tun,
             sockets,
-            receiver,
-            wake.clone(),
-            asked.clone(),
-            ToJs(callback.clone()),
-        )
+            orders: receiver,
+            asked: asked.clone(),
+            wakes,
+            events: callback.clone(),
+        })
         .map_err(|e| failed("epoll", &e))?;
-        let thread = std::thread::Builder::new()
-            .name("thicket-worker".to_owned())
-            .spawn(move || {
-                // A panic must not cross into Node's threads: it ends the data plane, and the node says so and stops.
-                if catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
-                    ToJs(callback).fatal("the data plane's worker failed: this is a bug, please report it".to_owned());
-                }
-            })
-            .map_err(|e| failed("thread", &e))?;
-        Ok(Self {
+        let mut plane = Self {
             orders,
             wake,
             asked,
             last: (None, 0),
-            thread: Some(thread),
+            threads: Vec::with_capacity(count),
             sockets: addresses,
             tun: described,
-        })
+        };
+        for worker in workers {
+            let callback = callback.clone();
+            let thread = std::thread::Builder::new()
+                .name("thicket-worker".to_owned())
+                .spawn(move || {
+                    // A panic must not cross into Node's threads: it ends the data plane, and the node says so and stops.
+                    if catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
+                        callback.fatal("the data plane's worker failed: this is a bug, please report it".to_owned());
+                    }
+                })
+                .map_err(|e| failed("thread", &e))?;
+            plane.threads.push(thread);
+        }
+        Ok(plane)
     }
 
     /// Bound addresses.
@@ -360,12 +382,12 @@ impl NativeDataPlane {
         }
     }
 
-    /// Stops the worker; sockets and TUN are gone when this returns.
+    /// Stops the workers; sockets and TUN are gone when this returns.
     #[napi]
     pub fn close(&mut self) {
         let _ = self.orders.send(Order::Stop);
         self.wake.wake();
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }

@@ -89,6 +89,8 @@ pub struct Outlet {
     token: u64,
     /// Made when they are first needed.
     queues: Option<Box<Queues>>,
+    /// Another worker reads it, and keeps its room.
+    deaf: bool,
     /// The socket takes no more: what comes must wait.
     blocked: bool,
     /// Next to go: out of the queues already. And a spare list for what is refused of these.
@@ -101,15 +103,26 @@ impl Outlet {
     /// Nothing waits yet; `poll` watches the socket for input.
     pub fn new(socket: Udp, token: u64, poll: &Poll) -> std::io::Result<Self> {
         poll.add(socket.as_raw_fd(), token)?;
-        Ok(Self {
+        Ok(Self::of(socket, token, false))
+    }
+
+    /// For sending alone: somebody else has the same socket, and reads it.
+    pub fn deaf(socket: Udp, token: u64, poll: &Poll) -> std::io::Result<Self> {
+        poll.add_deaf(socket.as_raw_fd(), token)?;
+        Ok(Self::of(socket, token, true))
+    }
+
+    fn of(socket: Udp, token: u64, deaf: bool) -> Self {
+        Self {
             socket,
             token,
             queues: None,
+            deaf,
             blocked: false,
             next: VecDeque::new(),
             spare: VecDeque::new(),
             line: Line::new(),
-        })
+        }
     }
 
     /// For receiving.
@@ -145,7 +158,7 @@ impl Outlet {
         }
         self.line.begins(Instant::now());
         // It can't fail: the socket is watched already.
-        let _ = poll.watch_room(self.socket.as_raw_fd(), self.token, true);
+        let _ = poll.watch_room(self.socket.as_raw_fd(), self.token, true, !self.deaf);
         lost + self.shed(memory)
     }
 
@@ -170,14 +183,16 @@ impl Outlet {
             self.spare = std::mem::replace(&mut self.next, refused);
             self.spare.drain(..).for_each(|parcel| memory.give_back(parcel.bytes));
         }
-        if let Some(room) = self.line.took(Instant::now(), sent, ran_empty) {
+        if let Some(room) = self.line.took(Instant::now(), sent, ran_empty)
+            && !self.deaf
+        {
             let _ = self.socket.set_send_room(room);
         }
         if self.blocked {
             return lost + self.shed(memory);
         }
         self.line.rests();
-        let _ = poll.watch_room(self.socket.as_raw_fd(), self.token, false);
+        let _ = poll.watch_room(self.socket.as_raw_fd(), self.token, false, !self.deaf);
         lost
     }
 

@@ -36,11 +36,10 @@ pub struct Outlets {
 }
 
 impl Outlets {
-    /// Tokens of listening sockets are their indexes.
-    pub fn new(sockets: Vec<Udp>, links: LinkSockets, poll: &Poll) -> io::Result<Self> {
-        let outlets = (0..)
-            .zip(sockets)
-            .map(|(index, socket)| Outlet::new(socket, index, poll));
+    /// Tokens of listening sockets are their indexes. `deaf`: another worker reads these.
+    pub fn new(sockets: Vec<Udp>, deaf: bool, links: LinkSockets, poll: &Poll) -> io::Result<Self> {
+        let make = if deaf { Outlet::deaf } else { Outlet::new };
+        let outlets = (0..).zip(sockets).map(|(index, socket)| make(socket, index, poll));
         Ok(Self {
             listening: outlets.collect::<io::Result<_>>()?,
             links,

@@ -1,22 +1,21 @@
-//! The worker: one thread that owns a [`Core`], the TUN and the sockets, and runs every packet to completion. Nothing is shared with it but a queue of
-//! commands and a wake-up; nothing per packet allocates, locks, or enters JavaScript.
+//! A worker: a thread with a TUN queue and sockets of its own, that runs every packet to completion. Workers share the core (see [`Team`]); flows
+//! from the host are spread over them by queue, neighbours by socket. Nothing per packet allocates, locks, or enters JavaScript.
 
 use crate::aead::Sealer;
 use crate::link_sockets::LinkSockets;
-use crate::media::Media;
 use crate::outlets::Outlets;
 use crate::rounds::{self, TUN, Turns, WAKE, Who};
 use crate::sys::{EventFd, Poll, Ready, ReceiveBuffers, Received, TooLong, Tun, Udp};
+use crate::team::{State, Team};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
-use std::time::Instant as Clock;
 use thicket_core::wire::{VNET_HEADER, VnetHeader};
 use thicket_core::{
-    Command, Core, CoreConfig, Event, Instant, LogLevel, MediaRequest, Remote, RxBatch, Stats, TunBatch, TxBatch,
+    Command, Core, CoreConfig, Event, Fullness, LogLevel, MediaRequest, Remote, RxBatch, Stats, TunBatch, TxBatch,
 };
 
 /// Packets and bytes taken from the TUN, and receive calls made, per round: neither side starves the other.
@@ -25,8 +24,11 @@ const TUN_BYTES: usize = 1 << 20;
 const RECEIVE_CALLS: usize = 4;
 /// Receive calls per round for strangers while others have something to do.
 const STRANGERS_CALLS: usize = 1;
-/// Longest packet that the TUN hands over, its virtio header included.
+/// Longest packet that the TUN hands over, its virtio header included; and so many bytes of shorter ones are taken before the core has them.
 const TUN_READ: usize = 65_535 + VNET_HEADER;
+const TUN_ENOUGH: usize = 32 << 10;
+/// Bytes received that are handed to the core at once: what fits the cache beside what it becomes.
+const RECEIVED_AT_ONCE: usize = 256 << 10;
 /// Commands taken between packets.
 const COMMANDS: usize = 256;
 /// Pieces of one packet, its head included.
@@ -43,125 +45,228 @@ pub enum Order {
 }
 
 /// Where events go: the addon hands them to JavaScript.
-pub trait Events: Send {
+pub trait Events: Clone + Send {
     /// A batch, in order.
     fn deliver(&self, events: Vec<Event>);
     /// The worker can't go on.
     fn fatal(&self, message: String);
 }
 
-/// All that the worker owns.
+/// What a node's workers begin with.
+pub struct Beginning<E: Events> {
+    pub config: CoreConfig,
+    /// What seals trains, for the log.
+    pub sealer: &'static str,
+    /// One, or one for each worker.
+    pub tun: Vec<Tun>,
+    pub sockets: Vec<Udp>,
+    pub orders: Receiver<Order>,
+    /// Somebody waits for counters.
+    pub asked: Arc<AtomicBool>,
+    /// One for each worker; orders come with the first.
+    pub wakes: Vec<Arc<EventFd>>,
+    pub events: E,
+}
+
+/// What only the first worker does: orders, timers, sockets towards devices.
+struct First {
+    orders: Receiver<Order>,
+    asked: Arc<AtomicBool>,
+}
+
+/// All that a worker owns.
 pub struct Worker<E: Events> {
-    core: Core<Sealer>,
-    tun: Option<Tun>,
+    team: Arc<Team>,
+    number: usize,
+    first: Option<First>,
     /// Strangers may call.
     listening: bool,
     outlets: Outlets,
-    media: Media,
     turns: Turns,
-    orders: Receiver<Order>,
-    wake: Arc<EventFd>,
     events: E,
     poll: Poll,
-    started: Clock,
     receive: ReceiveBuffers,
     received: Vec<Received>,
     tun_buffer: Vec<u8>,
+    /// Packets in it.
+    read: Vec<std::ops::Range<usize>>,
     tx: TxBatch,
-    rx: RxBatch,
+    /// One for each buffer that is received at once; the first is for other answers, too.
+    rx: Vec<RxBatch>,
     told: TunBatch,
-    /// Somebody waits for counters.
-    asked: Arc<AtomicBool>,
-    stopped: bool,
+    /// The core's count of moves at the last look.
+    moves: u64,
 }
 
 impl<E: Events> Worker<E> {
-    /// Puts the parts together; nothing runs yet.
-    pub fn new(
-        mut config: CoreConfig,
-        sealer: &str,
-        tun: Option<Tun>,
-        sockets: Vec<Udp>,
-        orders: Receiver<Order>,
-        wake: Arc<EventFd>,
-        asked: Arc<AtomicBool>,
-        events: E,
-    ) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        poll.add(wake.as_raw_fd(), WAKE)?;
-        if let Some(tun) = &tun {
-            poll.add(tun.as_raw_fd(), TUN)?;
+    /// Puts the parts together; nothing runs yet. A thread for each.
+    pub fn team(beginning: Beginning<E>) -> io::Result<Vec<Self>> {
+        let Beginning {
+            mut config,
+            sealer,
+            tun,
+            mut sockets,
+            orders,
+            asked,
+            wakes,
+            events,
+        } = beginning;
+        if let Some(tun) = tun.first() {
             config.tun = tun.features();
         }
-        // Who calls only has one neighbour to hear, or a few.
         let listening = config.listening;
-        let links = LinkSockets::new(listening);
         let mut core = Core::new(config);
         core.log(LogLevel::Debug, format!("trains of packets are sealed with {sealer}"));
         for (index, socket) in sockets.iter().enumerate() {
             core.log(LogLevel::Debug, format!("UDP socket {index}: {}", socket.describe()));
         }
+        let count = wakes.len();
+        let (threads, queues) = (if count == 1 { "thread" } else { "threads" }, tun.len());
+        core.log(
+            LogLevel::Debug,
+            format!("{count} {threads} for packets, {queues} of the interface's queues"),
+        );
+        let team = Arc::new(Team::new(core, tun, wakes));
+        let mut first = Some(First { orders, asked });
+        let mut workers = Vec::with_capacity(count);
+        for number in 0..count {
+            let own = if number + 1 < count {
+                sockets.iter().map(Udp::duplicate).collect::<io::Result<_>>()?
+            } else {
+                std::mem::take(&mut sockets)
+            };
+            let (team, first) = (team.clone(), first.take());
+            workers.push(Self::new(team, number, first, listening, own, events.clone())?);
+        }
+        Ok(workers)
+    }
+
+    fn new(
+        team: Arc<Team>,
+        number: usize,
+        first: Option<First>,
+        listening: bool,
+        sockets: Vec<Udp>,
+        events: E,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        if let Some(wake) = team.wakes.get(number) {
+            poll.add(wake.as_raw_fd(), WAKE)?;
+        }
+        if let Some(tun) = team.tun.get(number) {
+            poll.add(tun.as_raw_fd(), TUN)?;
+        }
+        // Who calls only has one neighbour to hear, or a few.
+        let links = LinkSockets::new(listening);
         Ok(Self {
-            core,
-            tun,
+            outlets: Outlets::new(sockets, first.is_none(), links, &poll)?,
+            team,
+            number,
+            first,
             listening,
-            outlets: Outlets::new(sockets, links, &poll)?,
-            media: Media::new(),
             turns: Turns::default(),
-            orders,
-            wake,
             events,
             poll,
-            started: Clock::now(),
             receive: ReceiveBuffers::new(),
             received: Vec::with_capacity(64),
-            tun_buffer: vec![0; TUN_READ],
+            tun_buffer: vec![0; TUN_ENOUGH + TUN_READ],
+            read: Vec::with_capacity(TUN_BATCH),
             tx: TxBatch::default(),
-            rx: RxBatch::default(),
+            rx: vec![RxBatch::default()],
             told: TunBatch::default(),
-            asked,
-            stopped: false,
+            moves: 0,
         })
     }
 
-    fn now(&self) -> Instant {
-        // From 1 s on, so that "long ago" is representable.
-        Instant::from_micros(1_000_000 + self.started.elapsed().as_micros() as u64)
+    /// Runs until told to stop. Whatever ends it ends the others.
+    pub fn run(mut self) {
+        let team = self.team.clone();
+        let _end = End(&team);
+        if let Err(error) = self.rounds() {
+            self.events.fatal(error);
+        }
     }
 
-    /// Runs until told to stop.
-    pub fn run(mut self) {
+    fn rounds(&mut self) -> Result<(), String> {
         let mut ready = Vec::with_capacity(64);
-        loop {
-            let now = self.now();
-            let timeout = self.core.poll_timeout().since(now).as_millis().min(1_000) as i32 + 1;
-            if let Err(error) = self.poll.wait(timeout, &mut ready) {
-                return self.events.fatal(format!("epoll failed: {error}"));
+        let mut timeout = 0;
+        while !self.team.is_stopped() {
+            self.poll
+                .wait(timeout, &mut ready)
+                .map_err(|error| format!("epoll failed: {error}"))?;
+            if ready.iter().any(|one| one.token == WAKE)
+                && let Some(wake) = self.team.wakes.get(self.number)
+            {
+                wake.clear();
+                self.take_orders();
+                self.serve_media();
             }
-            self.wake.clear();
-            self.take_orders();
-            self.serve_media();
             rounds::order(&mut ready);
             let busy = ready
                 .iter()
                 .any(|r| !matches!(Who::of(r.token), Who::Orders | Who::Listening(_)));
             for &one in &ready {
-                if let Err(error) = self.serve(one, busy) {
-                    return self.events.fatal(error);
-                }
+                self.serve(one, busy)?;
                 self.serve_media();
             }
-            if self.stopped {
-                return;
-            }
-            let now = self.now();
-            self.tell_too_long(now);
-            self.core.handle_timeout(now, &mut self.tx);
-            self.send_made();
+            timeout = self.finish();
             self.serve_media();
-            self.follow();
-            self.tell();
         }
+        Ok(())
+    }
+
+    /// The end of a round: timers, what is to be told, where sockets must go. Returns for how many milliseconds nothing is due.
+    fn finish(&mut self) -> i32 {
+        let now = self.team.now();
+        let team = self.team.clone();
+        let mut state = team.state();
+        let State { core, trains, due } = &mut *state;
+        // Datagrams that no first link took in this round.
+        while let Some(TooLong { to, len, datagrams }) = self.outlets.take_too_long() {
+            core.too_long(now, to, len, datagrams);
+        }
+        if self.first.is_some() {
+            core.handle_timeout(now, &mut self.tx);
+            *due = core.poll_timeout();
+        }
+        // Sockets of links go where the links are, and what didn't get out is counted.
+        let mine = core.neighbours().filter(|n| team.worker_of(n.link.0) == self.number);
+        let moves = core.moves();
+        self.outlets.follow(moves, mine.map(|n| n.remote), &self.poll);
+        core.count_unsent(self.outlets.take_lost());
+        if let Some(own) = trains.get_mut(self.number) {
+            *own = (self.sealed(), self.opened());
+        }
+        self.tell(core);
+        let next = core.poll_timeout();
+        let sooner = next < *due;
+        drop(state);
+        self.send_made();
+        // The first sleeps until something else is due.
+        if sooner && let Some(first) = self.team.wakes.first() {
+            first.wake();
+        }
+        if std::mem::replace(&mut self.moves, moves) != moves {
+            self.wake_others();
+        }
+        next.since(now).as_millis().min(1_000) as i32 + 1
+    }
+
+    fn sealed(&self) -> Fullness {
+        let answers = self.rx.iter().map(|rx| rx.tx.sealed());
+        answers.fold(self.tx.sealed(), Fullness::plus)
+    }
+
+    fn opened(&self) -> Fullness {
+        self.rx
+            .iter()
+            .map(RxBatch::opened)
+            .fold(Fullness::default(), Fullness::plus)
+    }
+
+    fn wake_others(&self) {
+        let others = (0..).zip(&self.team.wakes).filter(|&(number, _)| number != self.number);
+        others.for_each(|(_, wake)| wake.wake());
     }
 
     /// What is ready, to a measure. `busy`: not only strangers wait.
@@ -187,100 +292,143 @@ impl<E: Events> Worker<E> {
         }
     }
 
-    /// Sockets of links go where the links are, and what didn't get out is counted.
-    fn follow(&mut self) {
-        let wanted = self.core.neighbours().map(|neighbour| neighbour.remote);
-        self.outlets.follow(self.core.moves(), wanted, &self.poll);
-        self.core.count_unsent(self.outlets.take_lost());
-    }
-
     /// Carries out what the control logic ordered. Who waits for counters gets them behind the orders before.
     fn take_orders(&mut self) {
-        let now = self.now();
+        let Some(First { orders, asked }) = &self.first else {
+            return;
+        };
+        let now = self.team.now();
         let mut taken = 0;
-        while !self.stopped && (taken < COMMANDS || self.asked.load(Ordering::Relaxed)) {
+        let mut state = self.team.state();
+        loop {
+            if taken >= COMMANDS && !asked.load(Ordering::Relaxed) {
+                // More may wait: come back at once, after the packets.
+                if let Some(wake) = self.team.wakes.get(self.number) {
+                    wake.wake();
+                }
+                break;
+            }
             taken += 1;
-            match self.orders.try_recv() {
+            match orders.try_recv() {
                 Ok(Order::Command(command)) => {
-                    self.core.command(now, *command, &mut self.tx);
+                    state.core.command(now, *command, &mut self.tx);
                     if self.tx.is_full() {
-                        self.send_made();
+                        drop(state);
+                        self.outlets.send_made(&mut self.tx, &self.poll);
+                        self.tx.clear();
+                        state = self.team.state();
                     }
                 }
                 Ok(Order::Stats(reply)) => {
-                    self.asked.store(false, Ordering::Relaxed);
-                    let mut counters = self.core.stats(now);
-                    counters.sealed = self.tx.sealed().plus(self.rx.tx.sealed());
-                    counters.opened = self.rx.opened();
-                    let _ = reply.send(counters);
+                    asked.store(false, Ordering::Relaxed);
+                    let own = (self.sealed(), self.opened());
+                    if let Some(known) = state.trains.get_mut(self.number) {
+                        *known = own;
+                    }
+                    let _ = reply.send(state.stats(now));
                 }
-                Ok(Order::Stop) | Err(TryRecvError::Disconnected) => self.stopped = true,
-                Err(TryRecvError::Empty) => {
-                    self.send_made();
-                    return;
+                Ok(Order::Stop) | Err(TryRecvError::Disconnected) => {
+                    self.team.stop();
+                    break;
                 }
+                Err(TryRecvError::Empty) => break,
             }
         }
+        drop(state);
         self.send_made();
-        // More may wait: come back at once, after the packets.
-        self.wake.wake();
     }
 
     /// Between packets: JavaScript stands still while it waits for counters.
     fn hear(&mut self) {
-        if self.asked.load(Ordering::Relaxed) {
+        if self
+            .first
+            .as_ref()
+            .is_some_and(|first| first.asked.load(Ordering::Relaxed))
+        {
             self.take_orders();
         }
     }
 
-    fn tell(&mut self) {
-        let Some(first) = self.core.poll_event() else { return };
+    fn tell(&self, core: &mut Core<Sealer>) {
+        let Some(first) = core.poll_event() else { return };
         let mut events = vec![first];
-        while let Some(event) = self.core.poll_event() {
+        while let Some(event) = core.poll_event() {
             events.push(event);
         }
         self.events.deliver(events);
     }
 
     fn read_tun(&mut self) -> Result<(), String> {
-        let now = self.now();
-        let mut taken = 0;
-        for _ in 0..TUN_BATCH {
-            let Some(tun) = &self.tun else { return Ok(()) };
-            let len = match tun.read(&mut self.tun_buffer) {
-                Ok(len) => len,
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => break,
-                // Down for the moment (the device's flags changed): try again at the next readiness.
-                Err(error) if error.raw_os_error() == Some(libc::EIO) => break,
-                Err(error) => return Err(format!("the TUN died: {error}")),
-            };
-            let bytes = self.tun_buffer.get(..len).unwrap_or(&[]);
-            let (vnet, packet) = if tun.has_vnet_header() {
-                let Some((vnet, packet)) = bytes.split_first_chunk::<VNET_HEADER>() else {
-                    continue;
-                };
-                (VnetHeader::parse(vnet), packet)
-            } else {
-                (VnetHeader::default(), bytes)
-            };
-            self.core.handle_tun(now, vnet, packet, &mut self.tx, &mut self.told);
-            if self.tx.is_full() {
-                self.send_made();
-            }
+        let (mut packets, mut bytes) = (0, 0);
+        let mut more = true;
+        while more && packets < TUN_BATCH && bytes < TUN_BYTES && !self.team.is_stopped() {
+            more = self.read_packets(TUN_BATCH - packets)?;
+            packets += self.read.len();
+            bytes += self.read.last().map_or(0, |last| last.end);
+            self.take_packets();
             self.hear();
-            taken += len;
-            if self.stopped || taken >= TUN_BYTES {
-                break;
-            }
         }
         self.send_made();
         if !self.told.writes.is_empty() {
-            if let Some(tun) = &self.tun {
-                write_tun(tun, &self.told, &[]);
-            }
+            write_tun(&self.team, self.listening, &self.told, &[]);
             self.told.clear();
         }
         Ok(())
+    }
+
+    /// Reads what waits, one behind the other, at most so many; whether there may be more.
+    fn read_packets(&mut self, most: usize) -> Result<bool, String> {
+        self.read.clear();
+        let Some(tun) = self.team.tun.get(self.number) else {
+            return Ok(false);
+        };
+        let mut end = 0;
+        while self.read.len() < most && end < TUN_ENOUGH {
+            let room = self.tun_buffer.get_mut(end..end + TUN_READ).unwrap_or(&mut []);
+            match tun.read(room) {
+                Ok(len) => {
+                    self.read.push(end..end + len);
+                    end += len;
+                }
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                    return Ok(false);
+                }
+                // Down for the moment (the device's flags changed): try again at the next readiness.
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(false),
+                Err(error) => return Err(format!("the TUN died: {error}")),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Hands what was read to the core, and sends what that makes of it.
+    fn take_packets(&mut self) {
+        let now = self.team.now();
+        let mut rest = self.read.as_slice();
+        while !rest.is_empty() {
+            let mut state = self.team.state();
+            while let Some((next, later)) = rest.split_first() {
+                if self.tx.is_full() {
+                    break;
+                }
+                rest = later;
+                let bytes = self.tun_buffer.get(next.clone()).unwrap_or(&[]);
+                let (vnet, packet) = if self.team.tun.first().is_some_and(Tun::has_vnet_header) {
+                    let Some((vnet, packet)) = bytes.split_first_chunk::<VNET_HEADER>() else {
+                        continue;
+                    };
+                    (VnetHeader::parse(vnet), packet)
+                } else {
+                    (VnetHeader::default(), bytes)
+                };
+                state.core.handle_tun(now, vnet, packet, &mut self.tx, &mut self.told);
+            }
+            drop(state);
+            if self.tx.is_full() {
+                self.outlets.send_made(&mut self.tx, &self.poll);
+                self.tx.clear();
+            }
+        }
     }
 
     fn read_socket(&mut self, index: usize, calls: usize) -> Result<(), String> {
@@ -292,7 +440,7 @@ impl<E: Events> Worker<E> {
                 return survives(error);
             }
             self.take_received(index as u16, None);
-            if self.received.is_empty() || self.stopped {
+            if self.received.is_empty() || self.team.is_stopped() {
                 break;
             }
         }
@@ -302,7 +450,7 @@ impl<E: Events> Worker<E> {
     /// One neighbour's turn.
     fn read_link(&mut self, place: usize) -> Result<(), String> {
         let mut may = self.turns.next(place);
-        while may && !self.stopped {
+        while may && !self.team.is_stopped() {
             let Some((remote, outlet)) = self.outlets.links.at(place) else {
                 return Ok(());
             };
@@ -322,56 +470,94 @@ impl<E: Events> Worker<E> {
 
     /// Hands what was received to the core, and on what that makes of it. `local`: to which of our addresses it came, where the socket doesn't say.
     fn take_received(&mut self, socket: u16, local: Option<IpAddr>) {
-        let now = self.now();
-        for i in 0..self.received.len() {
-            let Some(received) = self.received.get(i) else { break };
+        let mut from = 0;
+        while from < self.received.len() {
+            let (mut to, mut bytes) = (from, 0);
+            while let Some(received) = self.received.get(to).filter(|_| bytes < RECEIVED_AT_ONCE) {
+                bytes += received.len;
+                to += 1;
+            }
+            self.take_some(from..to, socket, local);
+            self.hear();
+            from = to;
+        }
+        self.answer();
+    }
+
+    /// The same for some buffers: the core sorts them, they are opened, the core judges what they hold.
+    fn take_some(&mut self, which: std::ops::Range<usize>, socket: u16, local: Option<IpAddr>) {
+        let now = self.team.now();
+        let some = self.received.get(which).unwrap_or(&[]);
+        if self.rx.len() < some.len() {
+            self.rx.resize_with(some.len(), RxBatch::default);
+        }
+        let mut state = self.team.state();
+        let mut sealed = false;
+        for (received, rx) in some.iter().zip(&mut self.rx) {
             let remote = Remote {
                 socket,
                 address: received.from,
                 local: received.local.or(local),
             };
-            let segment = received.segment;
             let bytes = self.receive.buffer(received.buffer, received.len);
-            self.core.handle_datagrams(now, remote, bytes, segment, &mut self.rx);
-            self.outlets.send(&self.rx.relays, bytes, &self.poll);
-            if let Some(tun) = &self.tun {
-                write_tun(tun, &self.rx.tun, bytes);
-            }
-            self.media.send(&self.rx.media);
-            self.rx.clear_received();
-            // A flood of questions costs few calls.
-            if self.rx.tx.is_full() {
-                self.answer();
-            }
-            self.hear();
+            state.core.receive(now, remote, bytes, received.segment, rx);
+            sealed |= rx.is_sealed();
         }
-        self.answer();
-    }
-
-    /// Datagrams that no first link took in this round.
-    fn tell_too_long(&mut self, now: Instant) {
-        while let Some(TooLong { to, len, datagrams }) = self.outlets.take_too_long() {
-            self.core.too_long(now, to, len, datagrams);
+        drop(state);
+        if sealed {
+            for (received, rx) in some.iter().zip(&mut self.rx) {
+                rx.open(self.receive.buffer(received.buffer, received.len));
+            }
+            let mut state = self.team.state();
+            for (received, rx) in some.iter().zip(&mut self.rx) {
+                state
+                    .core
+                    .deliver(now, self.receive.buffer(received.buffer, received.len), rx);
+            }
+            let wanted = self.first.is_none() && state.core.wants_media();
+            drop(state);
+            if let Some(first) = self.team.wakes.first().filter(|_| wanted) {
+                first.wake();
+            }
+        }
+        for (received, rx) in some.iter().zip(&mut self.rx) {
+            let bytes = self.receive.buffer(received.buffer, received.len);
+            self.outlets.send(&rx.relays, bytes, &self.poll);
+            write_tun(&self.team, self.listening, &rx.tun, bytes);
+            if !rx.media.sends.is_empty() {
+                self.team.media().send(&rx.media);
+            }
+            rx.clear_received();
+            // A flood of questions costs few calls.
+            if rx.tx.is_full() {
+                self.outlets.send_made(&mut rx.tx, &self.poll);
+                rx.clear();
+            }
         }
     }
 
     /// Media from a device.
     fn read_media(&mut self, token: u64) -> Result<(), String> {
         for _ in 0..RECEIVE_CALLS {
-            let Some((id, rtcp, socket)) = self.media.ready(token) else {
+            let media = self.team.media();
+            let Some((id, rtcp, socket)) = media.ready(token) else {
                 return Ok(());
             };
             // Reports about earlier sends come this way, and are nobody's here.
             let received = socket.receive(&mut self.receive, &mut self.received);
+            drop(media);
             if received.is_err() || self.received.is_empty() {
                 break;
             }
-            let now = self.now();
+            let now = self.team.now();
             for received in &self.received {
                 let bytes = self.receive.buffer(received.buffer, received.len);
                 let (from, segment) = (received.from, received.segment);
-                self.core
+                let mut state = self.team.state();
+                state
+                    .core
                     .handle_media(now, id, rtcp, from, bytes, segment, &mut self.tx);
+                drop(state);
                 if self.tx.is_full() {
                     self.outlets.send_made(&mut self.tx, &self.poll);
                     self.tx.clear();
@@ -385,26 +571,32 @@ impl<E: Events> Worker<E> {
 
     /// Opens and closes media sockets as the core wants them.
     fn serve_media(&mut self) {
-        while let Some(request) = self.core.poll_media() {
+        if self.first.is_none() {
+            return;
+        }
+        loop {
+            let request = self.team.state().core.poll_media();
             match request {
-                MediaRequest::Reserve { id, lan, ports } => {
-                    let reserved = self.media.reserve(&self.poll, id, lan, &ports).ok();
-                    let now = self.now();
-                    self.core.media_reserved(now, id, reserved, &mut self.rx);
-                    if let Some(tun) = &self.tun {
-                        write_tun(tun, &self.rx.tun, &[]);
-                    }
-                    self.outlets.send_made(&mut self.rx.tx, &self.poll);
-                    self.rx.clear();
+                Some(MediaRequest::Reserve { id, lan, ports }) => {
+                    let reserved = self.team.media().reserve(&self.poll, id, lan, &ports).ok();
+                    let now = self.team.now();
+                    let Some(rx) = self.rx.first_mut() else { return };
+                    self.team.state().core.media_reserved(now, id, reserved, rx);
+                    write_tun(&self.team, self.listening, &rx.tun, &[]);
+                    self.outlets.send_made(&mut rx.tx, &self.poll);
+                    rx.clear();
                 }
-                MediaRequest::Release { id } => self.media.release(id),
+                Some(MediaRequest::Release { id }) => self.team.media().release(id),
+                None => return,
             }
         }
     }
 
     fn answer(&mut self) {
-        self.outlets.send_made(&mut self.rx.tx, &self.poll);
-        self.rx.clear();
+        for rx in &mut self.rx {
+            self.outlets.send_made(&mut rx.tx, &self.poll);
+            rx.clear();
+        }
     }
 
     fn send_made(&mut self) {
@@ -412,6 +604,15 @@ impl<E: Events> Worker<E> {
             self.outlets.send_made(&mut self.tx, &self.poll);
             self.tx.clear();
         }
+    }
+}
+
+/// However a worker ends, by a panic too, the others end with it.
+struct End<'a>(&'a Team);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 
@@ -423,9 +624,16 @@ fn survives(error: io::Error) -> Result<(), String> {
     Ok(())
 }
 
-fn write_tun(tun: &Tun, batch: &TunBatch, buffer: &[u8]) {
+fn write_tun(team: &Team, listening: bool, batch: &TunBatch, buffer: &[u8]) {
+    if batch.writes.is_empty() {
+        return;
+    }
     let mut pieces = [Tun::piece(&[]); PIECES];
     for write in &batch.writes {
+        let flow = batch.flow_of(write);
+        let Some(tun) = team.queue_of(flow, listening) else {
+            return;
+        };
         let mut head = batch.heads.get(write.head.clone()).unwrap_or(&[]);
         if !tun.has_vnet_header() {
             head = head.get(VNET_HEADER..).unwrap_or(&[]);

@@ -5,7 +5,7 @@ use crate::api::{LinkId, PathId, Remote};
 use crate::keyed::HopKey;
 use crate::seal::write_header;
 use crate::stats::Fullness;
-use crate::wire::DATA_HEADER;
+use crate::wire::{DATA_HEADER, VNET_HEADER};
 use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 use std::sync::Arc;
@@ -276,6 +276,25 @@ impl TunBatch {
         first
     }
 
+    /// A number that all packets of a flow, this way, have in common, for shells that spread flows over queues.
+    pub fn flow_of(&self, write: &TunWrite) -> u32 {
+        let packet = self
+            .heads
+            .get(write.head.start + VNET_HEADER..write.head.end)
+            .unwrap_or(&[]);
+        // Addresses and ports; what has none goes by addresses alone, or nearly.
+        let (from, to) = if packet.first().is_some_and(|byte| byte >> 4 == 6) {
+            (8, 44)
+        } else {
+            (12, 24)
+        };
+        let words = packet.get(from..to).unwrap_or(&[]).as_chunks::<4>().0;
+        let mixed = words.iter().fold(0u32, |mixed, word| {
+            (mixed.rotate_left(5) ^ u32::from_ne_bytes(*word)).wrapping_mul(0x9e37_79b1)
+        });
+        mixed >> 8
+    }
+
     /// After everything was written.
     pub fn clear(&mut self) {
         self.heads.clear();
@@ -381,6 +400,11 @@ impl RxBatch {
             self.opened.note(packets.len());
             opening.key.open_train(buffer, packets);
         }
+    }
+
+    /// Whether there is something to open.
+    pub fn is_sealed(&self) -> bool {
+        !self.openings.is_empty()
     }
 
     /// How many packets it opened per train.

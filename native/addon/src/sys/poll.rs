@@ -72,13 +72,14 @@ impl Poll {
         self.control(libc::EPOLL_CTL_ADD, fd, token, libc::EPOLLIN)
     }
 
-    /// Whether to tell as well when `fd` can be written to again.
-    pub fn watch_room(&self, fd: RawFd, token: u64, watch: bool) -> io::Result<()> {
-        let events = if watch {
-            libc::EPOLLIN | libc::EPOLLOUT
-        } else {
-            libc::EPOLLIN
-        };
+    /// The same for what somebody else reads: nothing is told until [`Poll::watch_room`] asks.
+    pub fn add_deaf(&self, fd: RawFd, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, token, 0)
+    }
+
+    /// Whether to tell when `fd` can be written to again, and whether when it can be read.
+    pub fn watch_room(&self, fd: RawFd, token: u64, watch: bool, input: bool) -> io::Result<()> {
+        let events = if watch { libc::EPOLLOUT } else { 0 } | if input { libc::EPOLLIN } else { 0 };
         self.control(libc::EPOLL_CTL_MOD, fd, token, events)
     }
 

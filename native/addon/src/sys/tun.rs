@@ -10,6 +10,7 @@ use thicket_core::wire::VNET_HEADER;
 
 const IFF_TUN: libc::c_short = 0x0001;
 const IFF_NO_PI: libc::c_short = 0x1000;
+const IFF_MULTI_QUEUE: libc::c_short = 0x0100;
 const IFF_VNET_HDR: libc::c_short = 0x4000;
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
@@ -47,8 +48,31 @@ struct IfReq {
 }
 
 impl Tun {
+    /// Creates (or attaches to) the device `name`, with so many queues if the kernel has several, else with one.
+    pub fn open_queues(name: &str, offload: TunOffload, queues: usize) -> io::Result<Vec<Self>> {
+        if queues > 1 {
+            // The first gives the device its name, if that is a pattern. A device of one queue that exists already, or an old kernel, refuses.
+            let first = Self::open_as(name, offload, IFF_MULTI_QUEUE);
+            let all = first.and_then(|first| {
+                let others: Vec<_> = (1..queues)
+                    .map(|_| Self::open_as(&first.name, offload, IFF_MULTI_QUEUE))
+                    .collect::<io::Result<_>>()?;
+                Ok([first].into_iter().chain(others).collect())
+            });
+            match all {
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::E2BIG)) => {}
+                result => return result,
+            }
+        }
+        Ok(vec![Self::open(name, offload)?])
+    }
+
     /// Creates (or attaches to) the device `name`.
     pub fn open(name: &str, offload: TunOffload) -> io::Result<Self> {
+        Self::open_as(name, offload, 0)
+    }
+
+    fn open_as(name: &str, offload: TunOffload, flags: libc::c_short) -> io::Result<Self> {
         if name.is_empty() || name.len() >= libc::IFNAMSIZ {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -56,7 +80,7 @@ impl Tun {
             ));
         }
         if offload == TunOffload::Auto {
-            match Self::attach(name, true) {
+            match Self::attach(name, flags, true) {
                 Ok(tun) => return Ok(tun),
                 // Virtio headers, or the calls about them, are unknown here.
                 Err(error)
@@ -67,10 +91,10 @@ impl Tun {
                 Err(error) => return Err(error),
             }
         }
-        Self::attach(name, false)
+        Self::attach(name, flags, false)
     }
 
-    fn attach(name: &str, vnet: bool) -> io::Result<Self> {
+    fn attach(name: &str, flags: libc::c_short, vnet: bool) -> io::Result<Self> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -78,7 +102,7 @@ impl Tun {
             .open("/dev/net/tun")?;
         let mut request = IfReq {
             name: [0; libc::IFNAMSIZ],
-            flags: IFF_TUN | IFF_NO_PI,
+            flags: IFF_TUN | IFF_NO_PI | flags,
             padding: [0; 22],
         };
         if vnet {

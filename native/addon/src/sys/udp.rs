@@ -184,6 +184,16 @@ impl Udp {
         Ok(socket)
     }
 
+    /// The same socket once more, for another thread to send through.
+    pub fn duplicate(&self) -> io::Result<Self> {
+        Ok(Self {
+            fd: self.fd.try_clone()?,
+            single: Vec::new(),
+            too_long: Vec::new(),
+            ..*self
+        })
+    }
+
     pub(super) fn bind_to(&mut self, address: SocketAddr) -> io::Result<()> {
         let (name, len) = to_storage(address, false);
         // SAFETY: `name` is a valid address of `len` bytes.

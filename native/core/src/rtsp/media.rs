@@ -49,6 +49,11 @@ impl<A: Aead> Core<A> {
         self.rtsp.requests.pop_front()
     }
 
+    /// Whether [`Core::poll_media`] has something; for shells where another thread asks.
+    pub fn wants_media(&self) -> bool {
+        !self.rtsp.requests.is_empty()
+    }
+
     /// The sockets asked for under `id` are bound to these ports (RTP's and RTCP's), or can't be. The SETUP that waited goes on: write and send
     /// what `rx` holds.
     pub fn media_reserved(&mut self, now: Instant, id: u32, ports: Option<(u16, u16)>, rx: &mut RxBatch) {
