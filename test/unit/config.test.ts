@@ -44,7 +44,7 @@ parents:
   - "udp://parent.example.org:7117#${OTHER}"
 relay: { for: [home, "${OTHER}"], children: 5, descendants: 50, endpoints: 3 }
 allow_unrelayed: true
-interface: { name: thicket1, mode: tun, ipv4: 10.64.0.0/16, ipv6: "fd00:1:2:3::/64", offload: off, aead: ring }
+interface: { name: thicket1, mode: tun, ipv4: 10.64.0.0/16, ipv6: "fd00:1:2:3::/64", offload: off, aead: ring, threads: 3 }
 dns: { domain: iot, port: 5353, ttl: 5m }
 networks: { home: "${KEY}.${SECRET}" }
 trust: [ { network: home }, { node: "${OTHER}" } ]
@@ -74,7 +74,7 @@ describe('a whole configuration', () => {
         { host: 'parent.example.org', port: 7_117, key: OTHER },
       ],
       relay: { for: [KEY, OTHER], children: 5, descendants: 50, endpoints: 3 },
-      interface: { name: 'thicket1', ipv4: '10.64.0.0/16', ipv6: 'fd00:1:2:3::/64', offload: 'off', aead: 'ring' },
+      interface: { name: 'thicket1', ipv4: '10.64.0.0/16', ipv6: 'fd00:1:2:3::/64', offload: 'off', aead: 'ring', threads: 3 },
       dns: { domain: 'iot', port: 5_353, ttlMs: 300_000 },
       trust: [{ network: KEY }, { node: OTHER }],
       session: { rekeyMs: 2_000 },

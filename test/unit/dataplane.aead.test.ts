@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import type { DataPlane, DataPlaneEvent, DataPlaneOptions } from '../../ts/dataplane/data-plane.js';
 import { openDataPlane } from '../../ts/dataplane/loader.js';
@@ -26,5 +27,14 @@ describe('the native data plane', () => {
 
   test('seals with ring alone when it is told to', async () => {
     expect(await log({ aead: 'ring' })).toContainEqual(sealedWith(/ring/));
+  });
+
+  test.each([
+    [1, '1 thread'],
+    [3, '3 threads'],
+    ['auto', `${Math.min(availableParallelism(), 32)} threads?`],
+  ] as const)('has as many threads as it is told: %s', async (threads, said) => {
+    const message = expect.stringMatching(new RegExp(`^${said} for packets, `)) as unknown as string;
+    expect(await log({ threads })).toContainEqual({ type: 'log', level: 'debug', message });
   });
 });

@@ -64,6 +64,8 @@ export interface Config {
     readonly ipv6: string | 'auto' | 'off';
     readonly offload: 'auto' | 'off';
     readonly aead: 'auto' | 'ring';
+    /** That move packets; `auto`: one for each processor. */
+    readonly threads: 'auto' | number;
   };
   readonly dns: { readonly domain: string; readonly port: number; readonly ttlMs: number };
   readonly networks: ReadonlyMap<string, NetworkRef>;
@@ -227,6 +229,7 @@ function build(raw: ConfigText, place: Place, stateFolder: string): Config {
       ),
       offload: raw.interface.offload,
       aead: raw.interface.aead,
+      threads: raw.interface.threads,
     },
     dns: {
       domain: place.at(['dns', 'domain'], () => checkLabel('domain', raw.dns.domain)),

@@ -17,8 +17,9 @@ parents: ["udp://203.0.113.5:7117#2awhwlq7kn33nz6cbzlikqsxxwuf6lnlapattmee44jlbf
 # allow_unrelayed: false
 
 # The kernel interface and the pools of local addresses; ipv6 is auto (a random fd00::/8 network, kept), off, or a /64. offload: off takes and gives
-# plain packets, should a driver mishandle large ones. aead: ring seals without the processor's vector lanes (AVX-512, AVX2). (restart)
-# interface: { name: thicket0, mode: tun, ipv4: 198.18.0.0/15, ipv6: auto, offload: auto, aead: auto }
+# plain packets, should a driver mishandle large ones. aead: ring seals without the processor's vector lanes (AVX-512, AVX2). threads: so many move
+# packets; auto is one for each processor. (restart)
+# interface: { name: thicket0, mode: tun, ipv4: 198.18.0.0/15, ipv6: auto, offload: auto, aead: auto, threads: auto }
 
 # The DNS server listens on the pool's first address; how long answers may be kept. (restart)
 # dns: { domain: thicket, port: 53, ttl: 60s }

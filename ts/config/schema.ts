@@ -37,6 +37,7 @@ export const ConfigShape = z.strictObject({
       ipv6: Text.default('auto'),
       offload: z.enum(['auto', 'off']).default('auto'),
       aead: z.enum(['auto', 'ring']).default('auto'),
+      threads: z.union([z.literal('auto'), z.int().min(1).max(32)]).default('auto'),
     })
     .prefault({}),
   dns: z

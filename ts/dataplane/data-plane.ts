@@ -52,6 +52,8 @@ export interface DataPlaneOptions {
   readonly tun?: TunOptions;
   /** `auto` (the default): trains of packets are sealed in the processor's vector lanes where it has them; `ring`: never. Native backend only. */
   readonly aead?: 'auto' | 'ring';
+  /** Threads that move packets; `auto` (the default): one for each processor. Native backend only. */
+  readonly threads?: 'auto' | number;
 }
 
 export interface LinkKeys {

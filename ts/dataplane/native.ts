@@ -108,6 +108,7 @@ export function openNative(addon: NativeAddon, options: DataPlaneOptions, onEven
         listen: options.listen,
         tunOffload: options.tun?.offload !== 'off',
         ring: options.aead === 'ring',
+        ...(typeof options.threads === 'number' ? { threads: options.threads } : {}),
         ...(options.tun === undefined ? {} : { tunName: options.tun.name }),
       },
       onEvents,

@@ -42,11 +42,11 @@ export interface PlaceOptions {
 /** Rules first, then the interface, then its addresses: at no moment can a packet of the pool leave elsewhere. */
 export async function takePlace(options: PlaceOptions, undo: Undo): Promise<Place> {
   const { config, stateFolder, pair, clock, log } = options;
-  const { name, ipv4, offload, aead } = config.interface;
+  const { name, ipv4, offload, aead, threads } = config.interface;
   const hidden = config.listen.length === 0 || config.allowUnrelayed;
   const open = (tun: boolean): DataPlane => {
     const plane = openDataPlane(
-      { nodeKey: keyBytes(pair.publicKey), listen: config.listen, aead, ...(tun ? { tun: { name, offload } } : {}) },
+      { nodeKey: keyBytes(pair.publicKey), listen: config.listen, aead, threads, ...(tun ? { tun: { name, offload } } : {}) },
       (events) => {
         for (const event of events) {
           try {

@@ -66,7 +66,7 @@ impl LinkSockets {
 
     /// Whose token it is.
     pub fn place(token: u64) -> Option<usize> {
-        (TOKEN..2 * TOKEN).contains(&token).then_some((token - TOKEN) as usize)
+        (TOKEN..2 * TOKEN).contains(&token).then(|| (token - TOKEN) as usize)
     }
 
     /// Whether nobody has one.

@@ -45,7 +45,7 @@ impl Node {
         let poll = Poll::new().unwrap();
         let socket = Udp::bind(SocketAddr::new(at, 0), dual, ROOM).unwrap();
         socket.tell_local();
-        let outlets = Outlets::new(vec![socket], LinkSockets::new(true), &poll).unwrap();
+        let outlets = Outlets::new(vec![socket], false, LinkSockets::new(true), &poll).unwrap();
         Self {
             poll,
             outlets,

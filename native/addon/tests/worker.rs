@@ -19,6 +19,8 @@ mod queues;
 mod rounds;
 #[path = "../src/sys/mod.rs"]
 mod sys;
+#[path = "../src/team.rs"]
+mod team;
 #[path = "../src/worker.rs"]
 mod worker;
 
@@ -38,7 +40,7 @@ use thicket_core::{
     Command, CoreConfig, Event, Generation, Hop, Label, LinkId, LinkKeys, Pair, PathId, PathKeys, Policy, Remote,
     Service, SessionId, Stats, TunFeatures,
 };
-use worker::{Events, Order, Worker};
+use worker::{Beginning, Events, Order, Worker};
 
 /// Datagrams between the nodes that make a window, and windows at most.
 const WINDOW: u64 = 100_000;
@@ -48,6 +50,8 @@ const GROWTH: u64 = 16;
 /// Once a second at most something is told: not with each packet.
 const TOLD: u64 = 20;
 const PORT: u16 = 5201;
+/// Of each node.
+const THREADS: usize = 2;
 const VIEWER: usize = 0;
 const RELAY: usize = 1;
 const GATEWAY: usize = 2;
@@ -97,6 +101,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Stands where JavaScript does.
+#[derive(Clone)]
 struct Told(Arc<AtomicU64>);
 
 impl Events for Told {
@@ -114,11 +119,11 @@ struct Node {
     wake: Arc<EventFd>,
     asked: Arc<AtomicBool>,
     told: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Node {
-    fn start(number: usize, tun: Option<Tun>, socket: Udp, commands: Vec<Command>) -> Self {
+    fn start(number: usize, tun: Vec<Tun>, socket: Udp, commands: Vec<Command>) -> Self {
         let config = CoreConfig {
             node_key: [number as u8; 32],
             listening: number == RELAY,
@@ -129,23 +134,35 @@ impl Node {
         for command in commands {
             orders.send(Order::Command(Box::new(command))).unwrap();
         }
-        let (wake, asked) = (Arc::new(EventFd::new().unwrap()), Arc::new(AtomicBool::new(false)));
+        let asked = Arc::new(AtomicBool::new(false));
+        let wakes: Vec<_> = (0..THREADS).map(|_| Arc::new(EventFd::new().unwrap())).collect();
+        let wake = wakes[0].clone();
         let told = Arc::new(AtomicU64::new(0));
-        let (w, a, t) = (wake.clone(), asked.clone(), Told(told.clone()));
-        let sealer = aead::choose(false);
-        let worker = Worker::new(config, sealer, tun, vec![socket], receiver, w, a, t).unwrap();
-        let thread = std::thread::spawn(move || {
-            WATCHED.set(true);
-            worker.run();
-            WATCHED.set(false);
+        let workers = Worker::team(Beginning {
+            config,
+            sealer: aead::choose(false),
+            tun,
+            sockets: vec![socket],
+            orders: receiver,
+            asked: asked.clone(),
+            wakes,
+            events: Told(told.clone()),
         });
+        let threads = workers.unwrap().into_iter().map(|worker| {
+            std::thread::spawn(move || {
+                WATCHED.set(true);
+                worker.run();
+                WATCHED.set(false);
+            })
+        });
+        let threads = threads.collect();
         wake.wake();
         Self {
             orders,
             wake,
             asked,
             told,
-            thread: Some(thread),
+            threads,
         }
     }
 
@@ -162,7 +179,9 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.orders.send(Order::Stop);
         self.wake.wake();
-        let _ = self.thread.take().map(JoinHandle::join);
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap();
+        }
     }
 }
 
@@ -183,9 +202,9 @@ impl Space {
     }
 
     /// The device stays the descriptor's, wherever it is moved to.
-    fn tun(&self, own: IpAddr, peer: IpAddr) -> Tun {
+    fn tun(&self, own: IpAddr, peer: IpAddr) -> Vec<Tun> {
         let Self { name, device } = self;
-        let tun = Tun::open(device, TunOffload::Auto).unwrap();
+        let tun = Tun::open_queues(device, TunOffload::Auto, THREADS).unwrap();
         run(&format!("ip link set {device} netns {name}"));
         self.run("ip link set lo up");
         self.run(&format!("ip addr add {own}/32 dev {device}"));
@@ -356,7 +375,7 @@ fn nothing_is_allocated_or_told_while_packets_pass() {
     ];
     let viewer = end(at[RELAY], 1, (ip(1), ip(9)), (1000, 1001), true);
     let gateway = end(at[RELAY], 2, (ip(77), ip(88)), (2000, 2001), false);
-    let tuns = [Some(near.tun(ip(1), ip(9))), None, Some(far.tun(ip(77), ip(88)))];
+    let tuns = [near.tun(ip(1), ip(9)), Vec::new(), far.tun(ip(77), ip(88))];
     let mut nodes = Vec::new();
     for (number, ((tun, socket), commands)) in tuns.into_iter().zip(sockets).zip([viewer, relay, gateway]).enumerate() {
         nodes.push(Node::start(number, tun, socket, commands));
