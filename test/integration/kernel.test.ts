@@ -173,6 +173,28 @@ describe('stopping', () => {
   });
 });
 
+describe("the interface's super-packets", () => {
+  const segments = async (): Promise<number> => {
+    const { stdout } = await gw.exec(['ip', '-d', '-j', 'link', 'show', 'thicket0']);
+    return (JSON.parse(stdout) as readonly { readonly gso_max_segs: number }[])[0]?.gso_max_segs ?? Number.NaN;
+  };
+
+  test('are one train each, unless they may come from another interface', async () => {
+    await up();
+    expect(await segments()).toBe(44);
+  });
+
+  test('are taken as they are at a gateway', async () => {
+    await up([`apply:${JSON.stringify([SERVICE])}`]);
+    expect(await segments()).toBe(65_535);
+  });
+
+  test('are one train each again when no service is left', async () => {
+    await up([`apply:${JSON.stringify([SERVICE])}`, 'apply:[]']);
+    expect(await segments()).toBe(44);
+  });
+});
+
 describe('the fence', () => {
   test('keeps packets in while the node is down after kill -9', async () => {
     const capture = await lab.capture('inet', 'gw', 'net 198.18.0.0/15');

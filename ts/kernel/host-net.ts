@@ -40,6 +40,9 @@ const NOTHING: Services = { v4: { services: [], echo: [] }, v6: { services: [], 
 
 /** Loses against the TUN's route, wins against every default route since it is more specific. */
 const BLACKHOLE_METRIC = 1_000_000;
+/** Full datagrams that fit one message with `UDP_SEGMENT` (65,507 bytes); and no limit. */
+const TRAIN_SEGMENTS = 44;
+const ANY_SEGMENTS = 65_535;
 const TCP = 6;
 
 export class HostNet {
@@ -49,6 +52,7 @@ export class HostNet {
   /** Whether the TUN has IPv6: asked for, and not switched off on this host. When false, no name has an AAAA record. */
   readonly ipv6: boolean;
   #wanted: Wanted;
+  #forwards = false;
   #prepared = false;
   #attached = false;
 
@@ -104,6 +108,7 @@ export class HostNet {
     }
     this.#attached = true;
     openForwarding(this.#sysctls, this.#wanted);
+    await this.#limitTrains();
   }
 
   /** One transaction for all of a gateway's services; then forwarding where they lead, and no more where none leads now. */
@@ -113,7 +118,21 @@ export class HostNet {
     closeForwarding(this.#sysctls, wanted);
     await this.#kernel.nft(serviceCommands(this.#o.interface, services.v4, services.v6, openedBy(this.#sysctls, wanted)));
     this.#wanted = wanted;
-    if (this.#attached) openForwarding(this.#sysctls, wanted);
+    this.#forwards = services.v4.services.length + services.v6.services.length > 0;
+    if (!this.#attached) return;
+    openForwarding(this.#sysctls, wanted);
+    await this.#limitTrains();
+  }
+
+  /**
+   * What local programs send comes in super-packets that are one train each. What is forwarded was put together by another interface, up to 64 KiB of it,
+   * and would be cut to single packets here if it had more segments: so gateways take it as it is. Kernels that can't be told send a train and a rest.
+   */
+  async #limitTrains(): Promise<void> {
+    const gsoMaxSegments = this.#forwards ? ANY_SEGMENTS : TRAIN_SEGMENTS;
+    await this.#kernel.setLink(this.#o.interface, { gsoMaxSegments }).catch((error: unknown) => {
+      this.#o.log.debug({ error: describe(error) }, 'super-packets stay as long as they are');
+    });
   }
 
   /**

@@ -13,6 +13,8 @@ export interface KernelLink {
 export interface LinkChange {
   readonly up?: boolean;
   readonly mtu?: number;
+  /** Segments of a super-packet at most (1 to 65,535). */
+  readonly gsoMaxSegments?: number;
   /** False: no IPv6 link-local address but what somebody adds. */
   readonly generateAddresses?: boolean;
 }

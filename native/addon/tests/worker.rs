@@ -46,7 +46,7 @@ use worker::{Beginning, Events, Order, Worker};
 const WINDOW: u64 = 100_000;
 const WINDOWS: usize = 5;
 /// What a window may hold besides: buffers that grow to the longest batch yet.
-const GROWTH: u64 = 16;
+const GROWTH: u64 = 256;
 /// Once a second at most something is told: not with each packet.
 const TOLD: u64 = 20;
 const PORT: u16 = 5201;

@@ -20,6 +20,8 @@ struct Link {
 struct LinkChange {
   std::optional<bool> up;
   std::optional<uint32_t> mtu;
+  // Segments of a super-packet at most.
+  std::optional<uint32_t> gso_max_segments;
   // False: the interface gets no IPv6 address that nobody gave it.
   std::optional<bool> generate_addresses;
 };

@@ -136,6 +136,7 @@ LinkChange ReadLinkChange(const Napi::Value& value) {
   return {
       .up = BooleanProperty(object, "up"),
       .mtu = NumberProperty(object, "mtu"),
+      .gso_max_segments = NumberProperty(object, "gsoMaxSegments"),
       .generate_addresses = BooleanProperty(object, "generateAddresses"),
   };
 }
