@@ -299,11 +299,26 @@ function rtp(capture: Capture, from?: string): Map<number, number[]> {
   const streams = new Map<number, number[]>();
   for (const { protocol, source, destinationPort, payload } of capture.packets()) {
     if (protocol !== 17 || (from !== undefined && source !== from)) continue;
-    // Version 2, payload type 96.
-    if (payload.length < 12 || (payload[0] ?? 0) >> 6 !== 2 || ((payload[1] ?? 0) & 0x7f) !== 96) continue;
+    if (!isVideo(payload, 0)) continue;
     const sequences = streams.get(destinationPort) ?? [];
-    sequences.push(payload.readUInt16BE(2));
+    // Several datagrams may have been given to the interface as one super-packet, which the kernel cuts again behind the capture.
+    for (let at = 0; at >= 0; at = following(payload, at)) sequences.push(payload.readUInt16BE(at + 2));
     streams.set(destinationPort, sequences);
   }
   return streams;
+}
+
+/** Version 2, payload type 96. */
+const isVideo = (payload: Buffer, at: number): boolean =>
+  payload.length >= at + 12 && (payload[at] ?? 0) >> 6 === 2 && ((payload[at + 1] ?? 0) & 0x7f) === 96;
+
+/** Where behind an RTP packet the next of its stream begins: same SSRC, next sequence number. −1: it was the last. */
+function following(payload: Buffer, at: number): number {
+  const sequence = Buffer.alloc(2);
+  sequence.writeUInt16BE((payload.readUInt16BE(at + 2) + 1) & 0xffff);
+  const ssrc = payload.subarray(at + 8, at + 12);
+  for (let found = payload.indexOf(sequence, at + 14); found >= 0; found = payload.indexOf(sequence, found + 1)) {
+    if (isVideo(payload, found - 2) && payload.subarray(found + 6, found + 10).equals(ssrc)) return found - 2;
+  }
+  return -1;
 }
