@@ -4,7 +4,7 @@ use super::address::{from_storage, to_storage};
 use super::check;
 use super::control::{self, Control, SOL_UDP, UDP_GRO, UDP_SEGMENT};
 use std::io;
-use std::mem::{size_of, zeroed};
+use std::mem::{MaybeUninit, size_of, zeroed};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// Longest datagram, or train of them, that one receive can bring.
 const RECEIVE: usize = 65_536;
 /// Messages per receive call.
-const MESSAGES: usize = 16;
+const MESSAGES: usize = 8;
 /// Messages per send call.
 const SEND_MESSAGES: usize = 64;
 /// Where trains can't go (a small MTU on the way, a device without checksums) they go as single datagrams for so long, then it is tried again.
@@ -115,7 +115,7 @@ pub struct ReceiveBuffers {
 unsafe impl Send for ReceiveBuffers {}
 
 impl ReceiveBuffers {
-    /// 1 MiB.
+    /// Half a MiB.
     pub fn new() -> Self {
         // SAFETY: all of these are plain C structs for which zeroes are valid.
         let (name, message, iovec) = unsafe {
@@ -492,46 +492,44 @@ impl Udp {
 
     /// One system call; how many messages it took.
     fn send_some(&self, batch: &[Option<Outgoing>]) -> io::Result<usize> {
-        // SAFETY: all of these are plain C structs for which zeroes are valid.
-        let (mut names, mut iovecs, mut messages) = unsafe {
-            (
-                zeroed::<[libc::sockaddr_storage; SEND_MESSAGES]>(),
-                zeroed::<[libc::iovec; SEND_MESSAGES]>(),
-                zeroed::<[libc::mmsghdr; SEND_MESSAGES]>(),
-            )
-        };
-        let mut controls = [const { Control::new() }; SEND_MESSAGES];
+        // Only as much is made ready as is sent: most calls send one message.
+        let mut names = [const { MaybeUninit::<libc::sockaddr_storage>::uninit() }; SEND_MESSAGES];
+        let mut iovecs = [const { MaybeUninit::<libc::iovec>::uninit() }; SEND_MESSAGES];
+        let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; SEND_MESSAGES];
+        let mut controls = [const { MaybeUninit::<Control>::uninit() }; SEND_MESSAGES];
         let mut count = 0;
         for (i, out) in batch.iter().enumerate().take(SEND_MESSAGES) {
             let Some(out) = *out else { break };
             let (name, len) = to_storage(out.to, self.v6);
-            names[i] = name;
-            iovecs[i] = libc::iovec {
+            let iovec = iovecs[i].write(libc::iovec {
                 iov_base: out.bytes.as_ptr().cast_mut().cast(),
                 iov_len: out.bytes.len(),
-            };
-            let header = &mut messages[i].msg_hdr;
+            });
+            // SAFETY: a plain C struct for which zeroes are valid.
+            let message = messages[i].write(unsafe { zeroed() });
+            let header = &mut message.msg_hdr;
             // A connected socket knows both ends of its way.
             if self.peer.is_none() {
-                header.msg_name = (&raw mut names[i]).cast();
+                header.msg_name = std::ptr::from_mut(names[i].write(name)).cast();
                 header.msg_namelen = len;
             }
-            header.msg_iov = &raw mut iovecs[i];
+            header.msg_iov = iovec;
             header.msg_iovlen = 1;
             let segment = out.is_train().then_some(out.segment as u16);
             let local = out.local.filter(|_| self.peer.is_none());
-            let control = controls[i].write(segment, local, self.v6);
+            let room = controls[i].write(Control::new());
+            let control = room.write(segment, local, self.v6);
             if control > 0 {
-                header.msg_control = controls[i].as_mut_ptr();
+                header.msg_control = room.as_mut_ptr();
                 header.msg_controllen = control as _;
             }
             count += 1;
         }
-        // SAFETY: every header points at memory that outlives the call: locals of this function and the borrowed trains.
+        // SAFETY: the first `count` headers are made ready, and point at memory that outlives the call: locals of this function and the borrowed trains.
         let sent = unsafe {
             libc::sendmmsg(
                 self.fd.as_raw_fd(),
-                messages.as_mut_ptr(),
+                messages.as_mut_ptr().cast(),
                 count as libc::c_uint,
                 libc::MSG_DONTWAIT,
             )
