@@ -98,11 +98,26 @@ impl Team {
         link as usize % self.wakes.len()
     }
 
-    /// The queue that a flow's packets are written to, by a number that is the flow's own: the kernel then brings its other direction by the same queue.
-    /// Who has one neighbour leaves the first worker, which reads all that comes from there, to that work.
-    pub fn queue_of(&self, flow: u32, listening: bool) -> Option<&Tun> {
+    /// The queue that a packet is written to; the kernel then brings the other direction of its flow by the same. `flow`: a number that is the flow's own.
+    pub fn queue(&self, which: Queue, flow: impl FnOnce() -> u32) -> Option<&Tun> {
         let count = self.tun.len();
-        let spared = usize::from(!listening && count > 1);
-        self.tun.get(spared + flow as usize % (count - spared).max(1))
+        let place = match which {
+            _ if count < 2 => 0,
+            Queue::Of(worker) => worker,
+            Queue::Any => flow() as usize % count,
+            Queue::AnyButFirst => 1 + flow() as usize % (count - 1),
+        };
+        self.tun.get(place)
     }
+}
+
+/// Whose queue of the TUN.
+#[derive(Clone, Copy, Debug)]
+pub enum Queue {
+    /// This worker's.
+    Of(usize),
+    /// Flows spread over all.
+    Any,
+    /// The same but for the first worker, which has enough to do with the one neighbour that it reads.
+    AnyButFirst,
 }

@@ -6,13 +6,14 @@ use crate::link_sockets::LinkSockets;
 use crate::outlets::Outlets;
 use crate::rounds::{self, TUN, Turns, WAKE, Who};
 use crate::sys::{EventFd, Poll, Ready, ReceiveBuffers, Received, TooLong, Tun, Udp};
-use crate::team::{State, Team};
+use crate::team::{Queue, State, Team};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::time::{Duration, Instant as Clock};
 use thicket_core::wire::{VNET_HEADER, VnetHeader};
 use thicket_core::{
     Command, Core, CoreConfig, Event, Fullness, LogLevel, MediaRequest, Remote, RxBatch, Stats, TunBatch, TxBatch,
@@ -33,6 +34,10 @@ const RECEIVED_AT_ONCE: usize = 256 << 10;
 const COMMANDS: usize = 256;
 /// Pieces of one packet, its head included.
 const PIECES: usize = 80;
+/// A worker that has not slept for so long has too much to do, and leaves flows to the others for so long. A wait that took less was no sleep.
+const BUSY: Duration = Duration::from_millis(5);
+const SPREAD: Duration = Duration::from_secs(1);
+const SLEEP: Duration = Duration::from_micros(20);
 
 /// What other threads ask of the worker.
 pub enum Order {
@@ -96,6 +101,11 @@ pub struct Worker<E: Events> {
     told: TunBatch,
     /// The core's count of moves at the last look.
     moves: u64,
+    /// When it last slept, and until when it leaves flows to others.
+    slept: Clock,
+    spread_until: Clock,
+    /// Whether it does so in this round.
+    spread: bool,
 }
 
 impl<E: Events> Worker<E> {
@@ -175,6 +185,9 @@ impl<E: Events> Worker<E> {
             rx: vec![RxBatch::default()],
             told: TunBatch::default(),
             moves: 0,
+            slept: Clock::now(),
+            spread_until: Clock::now(),
+            spread: false,
         })
     }
 
@@ -191,9 +204,11 @@ impl<E: Events> Worker<E> {
         let mut ready = Vec::with_capacity(64);
         let mut timeout = 0;
         while !self.team.is_stopped() {
+            let began = Clock::now();
             self.poll
                 .wait(timeout, &mut ready)
                 .map_err(|error| format!("epoll failed: {error}"))?;
+            self.note_wait(began, Clock::now());
             if ready.iter().any(|one| one.token == WAKE)
                 && let Some(wake) = self.team.wakes.get(self.number)
             {
@@ -213,6 +228,17 @@ impl<E: Events> Worker<E> {
             self.serve_media();
         }
         Ok(())
+    }
+
+    /// Whether there is too much to do for one: then flows go to the others' queues. Else both directions of a flow are one worker's, which answers
+    /// soonest: it is awake already.
+    fn note_wait(&mut self, began: Clock, ended: Clock) {
+        if ended - began >= SLEEP {
+            self.slept = ended;
+        } else if ended - self.slept >= BUSY {
+            self.spread_until = ended + SPREAD;
+        }
+        self.spread = ended < self.spread_until;
     }
 
     /// The end of a round: timers, what is to be told, where sockets must go. Returns for how many milliseconds nothing is due.
@@ -370,7 +396,7 @@ impl<E: Events> Worker<E> {
         }
         self.send_made();
         if !self.told.writes.is_empty() {
-            write_tun(&self.team, self.listening, &self.told, &[]);
+            write_tun(&self.team, self.queue(), &self.told, &[]);
             self.told.clear();
         }
         Ok(())
@@ -520,10 +546,11 @@ impl<E: Events> Worker<E> {
                 first.wake();
             }
         }
+        let queue = self.queue();
         for (received, rx) in some.iter().zip(&mut self.rx) {
             let bytes = self.receive.buffer(received.buffer, received.len);
             self.outlets.send(&rx.relays, bytes, &self.poll);
-            write_tun(&self.team, self.listening, &rx.tun, bytes);
+            write_tun(&self.team, queue, &rx.tun, bytes);
             if !rx.media.sends.is_empty() {
                 self.team.media().send(&rx.media);
             }
@@ -580,15 +607,24 @@ impl<E: Events> Worker<E> {
                 Some(MediaRequest::Reserve { id, lan, ports }) => {
                     let reserved = self.team.media().reserve(&self.poll, id, lan, &ports).ok();
                     let now = self.team.now();
+                    let queue = self.queue();
                     let Some(rx) = self.rx.first_mut() else { return };
                     self.team.state().core.media_reserved(now, id, reserved, rx);
-                    write_tun(&self.team, self.listening, &rx.tun, &[]);
+                    write_tun(&self.team, queue, &rx.tun, &[]);
                     self.outlets.send_made(&mut rx.tx, &self.poll);
                     rx.clear();
                 }
                 Some(MediaRequest::Release { id }) => self.team.media().release(id),
                 None => return,
             }
+        }
+    }
+
+    fn queue(&self) -> Queue {
+        match (self.spread, self.listening) {
+            (false, _) => Queue::Of(self.number),
+            (true, true) => Queue::Any,
+            (true, false) => Queue::AnyButFirst,
         }
     }
 
@@ -624,14 +660,13 @@ fn survives(error: io::Error) -> Result<(), String> {
     Ok(())
 }
 
-fn write_tun(team: &Team, listening: bool, batch: &TunBatch, buffer: &[u8]) {
+fn write_tun(team: &Team, queue: Queue, batch: &TunBatch, buffer: &[u8]) {
     if batch.writes.is_empty() {
         return;
     }
     let mut pieces = [Tun::piece(&[]); PIECES];
     for write in &batch.writes {
-        let flow = batch.flow_of(write);
-        let Some(tun) = team.queue_of(flow, listening) else {
+        let Some(tun) = team.queue(queue, || batch.flow_of(write)) else {
             return;
         };
         let mut head = batch.heads.get(write.head.clone()).unwrap_or(&[]);
