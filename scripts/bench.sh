@@ -7,18 +7,18 @@
 #   profile   flame graphs of Thicket's tunnels, into bench/results; --test='relay: tcp1 up' (may be repeated) chooses others than the usual
 #   report    only writes tables and pictures of what was measured last
 #   gates     instructions per packet and sizes, against bench/recorded.json
-# --quick: everything within 4 minutes. --record: what is measured becomes the figures that the repository keeps, the README's among them.
+# --quick: everything within 4 minutes. --targets: of tunnel only what the targets are about, five rounds. --record: what is measured becomes the figures that the repository keeps, the README's among them.
 source "$(dirname "$0")/common.sh"
 suites=()
 options=()
 tests=()
 for argument in "$@"; do
   case $argument in
-    --quick | --record | --gate) options+=("$argument") ;;
+    --quick | --record | --gate | --targets) options+=("$argument") ;;
     --test=*) tests+=("$argument") ;;
     micro | tunnel | cameras | isolation | profile | report | gates) suites+=("$argument") ;;
     *)
-      say "no such bench: $argument (there are micro, tunnel, cameras, isolation, profile, report and gates; --quick, --record and --gate)"
+      say "no such bench: $argument (there are micro, tunnel, cameras, isolation, profile, report and gates; --quick, --record, --gate and --targets)"
       exit 2
       ;;
   esac

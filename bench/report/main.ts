@@ -16,7 +16,12 @@ import { document } from './table.js';
 import { targets } from './targets.js';
 
 const { values } = parseArgs({
-  options: { record: { type: 'boolean', default: false }, quick: { type: 'boolean' }, gate: { type: 'boolean' } },
+  options: {
+    record: { type: 'boolean', default: false },
+    quick: { type: 'boolean' },
+    gate: { type: 'boolean' },
+    targets: { type: 'boolean' },
+  },
 });
 const results = readSuites();
 const files: Record<string, string> = {

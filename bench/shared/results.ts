@@ -43,18 +43,25 @@ export interface Options {
   readonly quick: boolean;
   /** Fail when a ratio to a peer has fallen below half of what is recorded. */
   readonly gate: boolean;
+  /** Only what the targets are about, but in full. */
+  readonly targets: boolean;
 }
 
 /** What every suite takes from its command line. */
 export function options(): Options {
   const { values } = parseArgs({
-    options: { quick: { type: 'boolean', default: false }, record: { type: 'boolean' }, gate: { type: 'boolean', default: false } },
+    options: {
+      quick: { type: 'boolean', default: false },
+      record: { type: 'boolean' },
+      gate: { type: 'boolean', default: false },
+      targets: { type: 'boolean', default: false },
+    },
   });
-  return { quick: values.quick, gate: values.gate };
+  return { quick: values.quick, gate: values.gate, targets: values.targets };
 }
 
 /** To be asked before the suite makes a load of its own. */
-export function circumstances({ quick }: Options): Circumstances {
+export function circumstances({ quick }: Pick<Options, 'quick'>): Circumstances {
   return { begun: new Date().toISOString(), quick, machine: machine(), versions: versions(), loadBefore: load() };
 }
 

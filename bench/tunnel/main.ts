@@ -35,7 +35,7 @@ async function main(): Promise<void> {
     contenders.push(await startWireGuard(host('viewer'), host('mid'), host('gw')));
     contenders.push(await startNebula(host('viewer'), host('mid'), host('gw')));
     contenders.push(none(world));
-    const steps = plan(chosen.quick);
+    const steps = plan(chosen);
     const runs = await compare(contenders, steps);
     if (chosen.gate) await gate(contenders, steps, runs);
     writeSuite('tunnel', run, {

@@ -50,4 +50,8 @@ const QUICK: Plan = {
   ],
 };
 
-export const plan = (quick: boolean): Plan => (quick ? QUICK : FULL);
+/** What the targets compare, as long and as often as they want it: some minutes. */
+const ABOUT_TARGETS: Plan = { seconds: 3, rounds: 5, steps: QUICK.steps };
+
+export const plan = ({ quick, targets }: { readonly quick: boolean; readonly targets: boolean }): Plan =>
+  targets ? ABOUT_TARGETS : quick ? QUICK : FULL;
