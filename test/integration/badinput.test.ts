@@ -320,7 +320,7 @@ describe('reload', () => {
   /** What doesn't change by itself while a node runs. */
   async function standing(of: WorldNode): Promise<unknown> {
     const { sessions, links, services, ...status } = await of.status();
-    const { ledger: _, relay: __, drops: ___, refused: ____, ...rest } = status satisfies Partial<StatusDocument>;
+    const { ledger: _, relay: __, trains: ___, drops: ____, refused: _____, ...rest } = status satisfies Partial<StatusDocument>;
     return {
       ...rest,
       links: links.map(({ key, role, state }) => ({ key, role, state })),
