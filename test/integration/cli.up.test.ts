@@ -1,5 +1,6 @@
 /** `thicket up` of one node in a namespace of its own: what it says, how it ends, what it refuses; and that its private key is told nobody. */
-import { appendFileSync, chmodSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, chmodSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join as path } from 'node:path';
 import { jest } from '@jest/globals';
 import { encodeBundle, NetworkFolder, NodeStore, saveState } from '../../ts/trust/index.js';
@@ -80,6 +81,21 @@ describe('a node', () => {
     const maps = readFileSync(`/proc/${node.pid}/maps`, 'utf8');
     expect(maps).toContain('thicket_addon.node');
     expect(maps).not.toMatch(/thicket_kernel\.node|libnftables/);
+  });
+
+  test('puts its own decisions before the packets of its workers', async () => {
+    const node = await up();
+    const niceness = readdirSync(`/proc/${node.pid}/task`).map((task) => {
+      // The name, which may hold spaces, stands in brackets; the 19th field is the 17th behind it.
+      const [name, fields] = readFileSync(`/proc/${node.pid}/task/${task}/stat`, 'utf8')
+        .split(/^\d+ \(|\) /)
+        .slice(1);
+      return { name, nice: Number(fields?.split(' ')[16]), main: task === String(node.pid) };
+    });
+    expect(niceness.filter(({ main }) => main)).toEqual([{ name: expect.any(String), nice: -5, main: true }]);
+    const workers = niceness.filter(({ name }) => name === 'thicket-worker');
+    expect(workers).toHaveLength(Math.min(availableParallelism(), 32));
+    expect(new Set(workers.map(({ nice }) => nice))).toEqual(new Set([0]));
   });
 
   test('says who it is when it is up, answers the CLI, and leaves the host as it was at SIGTERM', async () => {
