@@ -1,6 +1,5 @@
 /** `thicket up` of one node in a namespace of its own: what it says, how it ends, what it refuses; and that its private key is told nobody. */
 import { appendFileSync, chmodSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join as path } from 'node:path';
 import { jest } from '@jest/globals';
 import { encodeBundle, NetworkFolder, NodeStore, saveState } from '../../ts/trust/index.js';
@@ -94,8 +93,8 @@ describe('a node', () => {
     });
     expect(niceness.filter(({ main }) => main)).toEqual([{ name: expect.any(String), nice: -5, main: true }]);
     const workers = niceness.filter(({ name }) => name === 'thicket-worker');
-    expect(workers).toHaveLength(Math.min(availableParallelism(), 32));
-    expect(new Set(workers.map(({ nice }) => nice))).toEqual(new Set([0]));
+    expect(workers.length).toBeGreaterThan(0);
+    expect(workers.filter(({ nice }) => nice !== 0)).toEqual([]);
   });
 
   test('says who it is when it is up, answers the CLI, and leaves the host as it was at SIGTERM', async () => {
