@@ -577,19 +577,21 @@ impl<E: Events> Worker<E> {
                 break;
             }
             let now = self.team.now();
+            let mut state = self.team.state();
             for received in &self.received {
                 let bytes = self.receive.buffer(received.buffer, received.len);
                 let (from, segment) = (received.from, received.segment);
-                let mut state = self.team.state();
                 state
                     .core
                     .handle_media(now, id, rtcp, from, bytes, segment, &mut self.tx);
-                drop(state);
                 if self.tx.is_full() {
+                    drop(state);
                     self.outlets.send_made(&mut self.tx, &self.poll);
                     self.tx.clear();
+                    state = self.team.state();
                 }
             }
+            drop(state);
             self.hear();
         }
         self.send_made();

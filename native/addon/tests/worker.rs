@@ -79,18 +79,21 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.alloc(layout) }
     }
 
+    // SAFETY: the caller keeps to GlobalAlloc's contract, which is the system allocator's.
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count();
         // SAFETY: as the caller vouches.
         unsafe { System.alloc_zeroed(layout) }
     }
 
+    // SAFETY: the caller keeps to GlobalAlloc's contract, which is the system allocator's.
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
         // SAFETY: as the caller vouches.
         unsafe { System.realloc(memory, layout, size) }
     }
 
+    // SAFETY: the caller keeps to GlobalAlloc's contract, which is the system allocator's.
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         // SAFETY: as the caller vouches.
         unsafe { System.dealloc(memory, layout) }
