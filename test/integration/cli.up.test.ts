@@ -82,19 +82,29 @@ describe('a node', () => {
     expect(maps).not.toMatch(/thicket_kernel\.node|libnftables/);
   });
 
-  test('puts its own decisions before the packets of its workers', async () => {
-    const node = await up();
-    const niceness = readdirSync(`/proc/${node.pid}/task`).map((task) => {
+  /** A node's threads: what they are called, and how nice they are. */
+  const threads = (pid: number): readonly { readonly name: string | undefined; readonly nice: number; readonly main: boolean }[] =>
+    readdirSync(`/proc/${pid}/task`).map((task) => {
       // The name, which may hold spaces, stands in brackets; the 19th field is the 17th behind it.
-      const [name, fields] = readFileSync(`/proc/${node.pid}/task/${task}/stat`, 'utf8')
+      const [name, fields] = readFileSync(`/proc/${pid}/task/${task}/stat`, 'utf8')
         .split(/^\d+ \(|\) /)
         .slice(1);
-      return { name, nice: Number(fields?.split(' ')[16]), main: task === String(node.pid) };
+      return { name, nice: Number(fields?.split(' ')[16]), main: task === String(pid) };
     });
-    expect(niceness.filter(({ main }) => main)).toEqual([{ name: expect.any(String), nice: -5, main: true }]);
-    const workers = niceness.filter(({ name }) => name === 'thicket-worker');
-    expect(workers.length).toBeGreaterThan(0);
-    expect(workers.filter(({ nice }) => nice !== 0)).toEqual([]);
+
+  test('puts its own decisions before the packets of its workers, of whom it has as many as it is told', async () => {
+    configure(`${LISTEN}interface: { threads: 3 }\n`);
+    const node = await up();
+    const all = threads(node.pid);
+    expect(all.filter(({ main }) => main).map(({ nice }) => nice)).toEqual([-5]);
+    expect(all.filter(({ name }) => name === 'thicket-worker').map(({ nice }) => nice)).toEqual([0, 0, 0]);
+  });
+
+  test('has one worker for one processor', async () => {
+    const argv = ['taskset', '-c', '0', process.execPath, thicketProgram, 'up', '--config', host.path('thicket.yaml')];
+    const node = await host.spawn(argv, { env: { THICKET_STATE: host.state } });
+    await node.waitForLine(/^up as /);
+    expect(threads(node.pid).filter(({ name }) => name === 'thicket-worker')).toHaveLength(1);
   });
 
   test('says who it is when it is up, answers the CLI, and leaves the host as it was at SIGTERM', async () => {
