@@ -70,7 +70,9 @@ build_kernel_tests() {
 build_ts() {
   need_npm
   say "compiling TypeScript"
+  rm -rf dist
   npx tsc -p tsconfig.json
+  node scripts/bundle.mjs
   # The date of what is built, not of the building, so that two builds are equal (SOURCE_DATE_EPOCH: reproducible-builds.org).
   printf '%s\n' "${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}" >dist/build-time
 }
@@ -115,14 +117,11 @@ build_wasm() {
   rm -f "$log"
 }
 
-# Programs that are no part of the product (demo, bench, the impolite client), into build/programs.
+# Programs that are no part of the product (demo, bench, the impolite client), and ts/ file by file for them and for tests of its parts, into build/programs.
 build_programs() {
   need_npm
   say "compiling test programs"
   npx tsc -p tsconfig.programs.json
-  # Compiled a level deeper, they look for the addons a level too high.
-  mkdir -p build/programs/build
-  ln -sfn ../../Release build/programs/build/Release
 }
 
 # The Rust and C programs of the bench: what is timed or counted there alone, and what makes a load.

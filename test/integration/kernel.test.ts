@@ -99,7 +99,7 @@ describe('a pool in use', () => {
 
 describe('a host that lacks something', () => {
   const run = (wrapper: readonly string[]): Promise<string> => {
-    const script = `import('${join(repository, 'dist/kernel/index.js')}').then(({ HostNet, loadKernel }) =>
+    const script = `import('${join(repository, 'build/programs/ts/kernel/index.js')}').then(({ HostNet, loadKernel }) =>
       HostNet.open(loadKernel(), ${JSON.stringify({ interface: 'thicket0', pool4: POOL4, own4: OWN4, mtu: 1500, stateFolder: '/tmp', dnsPort: 53 })})
         .prepare()).catch((error) => console.log(error.code, error.message))`;
     return gw.exec([...wrapper, process.execPath, '-e', script]).then(({ stdout }) => stdout);

@@ -7,7 +7,7 @@ import { Process, repository, waitFor } from '../lab/index.js';
 // Each test starts several programs, on a machine that may be busy.
 jest.setTimeout(60_000);
 
-const PROGRAM = [process.execPath, join(repository, 'test/fixtures/service.mjs'), join(repository, 'dist')];
+const PROGRAM = [process.execPath, join(repository, 'test/fixtures/service.mjs'), join(repository, 'build/programs/ts')];
 const started: Process[] = [];
 const shell = new Shell();
 

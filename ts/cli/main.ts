@@ -1,7 +1,9 @@
 #!/usr/bin/env node
 /** The `thicket` command. */
-import { buildProgram } from './program.js';
-import { run } from './run.js';
+
+// Traces in the words of ts/ and not of what was bundled. Before the rest is loaded; it costs time and memory that only who looks for a bug has.
+if (process.env.THICKET_DEBUG === '1') process.setSourceMapsEnabled(true);
+const [{ buildProgram }, { run }] = await Promise.all([import('./program.js'), import('./run.js')]);
 
 // Nothing here may be cut short by leaving at once: writing to files, terminals and pipes is synchronous on Linux.
 process.exit(await run(buildProgram(), process.argv));

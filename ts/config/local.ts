@@ -1,6 +1,6 @@
 /** What the CLI changed (`expose`, `allow`, `deny`, `trust`): one state file, joined with thicket.yaml and kept on reload. */
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { ThicketError } from '../errors.js';
 import { checkLabel, formatWho, loadState, parseKey, parseWho, saveState, type Trusted, type Who } from '../trust/index.js';
 import type { Config, EndpointConfig, ServiceConfig } from './config.js';

@@ -1,5 +1,5 @@
 /** The shape of thicket.yaml. Meaning (keys, addresses, names) is checked in `config.ts`; here only what is a text, a number or a list. */
-import { z } from 'zod';
+import * as z from 'zod';
 
 const Text = z.string().min(1);
 

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { connect } from 'node:net';
-import { z } from 'zod';
+import * as z from 'zod';
 import { describe, type ErrorCode, isThicketError, ThicketError } from '../errors.js';
 import type {
   PingDocument,

@@ -1,12 +1,13 @@
 /** Picks the best data plane that this place can run. Every load error is kept: the message is built from that evidence. */
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import { describe, ThicketError } from '../errors.js';
+import { packageRoot } from '../package-root.js';
 import { version } from '../version.js';
 import type { DataPlane, DataPlaneOptions, OnEvents } from './data-plane.js';
 import { type NativeAddon, openNative } from './native.js';
 
-/** Where built addons lie, relative to this file's place in dist/ or ts/. */
-const ADDON = '../../build/Release/thicket_addon.node';
+const ADDON = join(packageRoot, 'build/Release/thicket_addon.node');
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 

@@ -1,12 +1,13 @@
 /** Loads the C++ addon and puts its errors into Thicket's words. */
 import { createRequire } from 'node:module';
 import { constants } from 'node:os';
+import { join } from 'node:path';
 import { describe, ThicketError } from '../errors.js';
+import { packageRoot } from '../package-root.js';
 import { version } from '../version.js';
 import type { FlowFilter, KernelNet, LinkChange, NewRoute, Rule } from './kernel-net.js';
 
-/** Where the built addon lies, relative to this file's place in dist/ or ts/. */
-const ADDON = '../../build/Release/thicket_kernel.node';
+const ADDON = join(packageRoot, 'build/Release/thicket_kernel.node');
 
 /** What the addon exports. Adding what is there and deleting what isn't are errors to it. */
 export interface KernelAddon extends Omit<KernelNet, 'addRoute' | 'addRule'> {

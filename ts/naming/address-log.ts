@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import { type FileHandle, open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Logger } from 'pino';
-import { z } from 'zod';
+import * as z from 'zod';
 import { describe, ThicketError } from '../errors.js';
 import { readPrivate } from '../trust/index.js';
 

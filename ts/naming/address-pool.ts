@@ -5,7 +5,7 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import { z } from 'zod';
+import * as z from 'zod';
 import { ThicketError } from '../errors.js';
 import { loadState, type PublicKey, parseKey, saveState } from '../trust/index.js';
 import { AddressLog, type AddressRecord } from './address-log.js';

@@ -21,7 +21,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { describe, ThicketError } from '../errors.js';
 import { readPrivate, writeFileDurably } from '../trust/index.js';
 

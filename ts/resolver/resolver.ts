@@ -4,7 +4,7 @@
  */
 import { rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { ThicketError } from '../errors.js';
 import { ensurePrivateFolder, loadState, saveState } from '../trust/index.js';
 import { checkConfiguration, type Dnsmasq, findDnsmasq, restartDnsmasq } from './dnsmasq.js';

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 /** This version's release: for a program that runs from its sources. */
 const RELEASED = 1_795_000_000;
 
-/** `npm run build` writes the moment beside the compiled program. */
+/** `npm run build` writes the moment beside the compiled program, whose chunks lie in a folder as this file does. */
 export const BUILD_TIME = Math.max(RELEASED, built());
 
 function built(): number {

@@ -1,7 +1,7 @@
 /** A network's folder, kept offline by its owner: the key, the naming secret, serials, and what was signed. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { ThicketError } from '../errors.js';
 import { BUILD_TIME } from './build-time.js';
 import { type Certificate, checkLabel, encodeCertificate, encodeGrant, type Right } from './certificate.js';

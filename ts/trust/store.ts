@@ -1,7 +1,7 @@
 /** A node's state directory: its key, its certificate, its endpoints' keys, the boot epoch and the time floor. */
 import { accessSync, constants } from 'node:fs';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { describe, ThicketError } from '../errors.js';
 import { BUILD_TIME } from './build-time.js';
 import { type Certificate, decodeCertificate, decodeGrant, encodeEndpointCertificate } from './certificate.js';
