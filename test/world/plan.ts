@@ -1,6 +1,7 @@
 /** Who runs Thicket in the lab, what the owner certified of whom, and what stands in each thicket.yaml. */
-import type { z } from 'zod';
+
 import type { ConfigShape } from '../../ts/config/schema.js';
+import type * as z from '../../ts/zod.js';
 import type { InternetHost } from '../lab/index.js';
 
 /** thicket.yaml as an object: what a user may write. */

@@ -3,7 +3,6 @@ import { readFileSync, statSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument, visit } from 'yaml';
-import type { z } from 'zod';
 import { describe, isThicketError, ThicketError } from '../errors.js';
 import {
   checkLabel,
@@ -16,6 +15,7 @@ import {
   type Trusted,
   type Who,
 } from '../trust/index.js';
+import type * as z from '../zod.js';
 import { ConfigShape, type ConfigText } from './schema.js';
 import {
   type HostPort,
@@ -190,7 +190,7 @@ function plainOf(document: Document, file: string, lines: LineCounter): unknown 
   }
 }
 
-function shapeError(place: Place, error: z.ZodError): ThicketError {
+function shapeError(place: Place, error: z.core.$ZodError): ThicketError {
   const issue = error.issues[0];
   if (issue === undefined) return place.error([], 'not a configuration');
   if (issue.code === 'unrecognized_keys') {

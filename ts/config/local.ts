@@ -1,13 +1,13 @@
 /** What the CLI changed (`expose`, `allow`, `deny`, `trust`): one state file, joined with thicket.yaml and kept on reload. */
 import { join } from 'node:path';
-import * as z from 'zod';
 import { ThicketError } from '../errors.js';
 import { checkLabel, formatWho, loadState, parseKey, parseWho, saveState, type Trusted, type Who } from '../trust/index.js';
+import * as z from '../zod.js';
 import type { Config, EndpointConfig, ServiceConfig } from './config.js';
 import type { ServicePort } from './values.js';
 
-const Port = { protocol: z.enum(['tcp', 'udp']), port: z.int().min(1).max(65_535) };
-const Rule = z.strictObject({ who: z.string(), endpoint: z.string(), service: z.strictObject(Port).optional() });
+const Port = { protocol: z.enum(['tcp', 'udp']), port: z.int().check(z.minimum(1), z.maximum(65_535)) };
+const Rule = z.strictObject({ who: z.string(), endpoint: z.string(), service: z.optional(z.strictObject(Port)) });
 const Stored = z.strictObject({
   endpoints: z.record(
     z.string(),
@@ -16,12 +16,12 @@ const Stored = z.strictObject({
         ...Port,
         rtsp: z.boolean(),
         force: z.boolean(),
-        target: z.strictObject({ host: z.string(), port: z.int().min(1).max(65_535) }),
+        target: z.strictObject({ host: z.string(), port: z.int().check(z.minimum(1), z.maximum(65_535)) }),
       }),
     ),
   ),
   /** In the order they were given: the last that fits a service wins over thicket.yaml. */
-  rules: z.array(Rule.extend({ allow: z.boolean() })),
+  rules: z.array(z.extend(Rule, { allow: z.boolean() })),
   trust: z.array(z.strictObject({ key: z.string(), trusted: z.boolean() })),
 });
 type Stored = z.infer<typeof Stored>;

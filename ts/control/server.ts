@@ -3,8 +3,8 @@ import { once } from 'node:events';
 import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { connect } from 'node:net';
-import * as z from 'zod';
 import { describe, type ErrorCode, isThicketError, ThicketError } from '../errors.js';
+import * as z from '../zod.js';
 import type {
   PingDocument,
   ReloadDocument,
@@ -38,16 +38,17 @@ export interface ControlHost {
   forward(listen: string, to: string, signal: AbortSignal): Promise<string>;
 }
 
-const Name = z.strictObject({ name: z.string().max(300) });
-const Rule = z.strictObject({ who: z.string().max(300), service: z.string().max(300) });
+const text = (most: number) => z.string().check(z.maxLength(most));
+const Name = z.strictObject({ name: text(300) });
+const Rule = z.strictObject({ who: text(300), service: text(300) });
 const Expose = z.strictObject({
-  name: z.string().max(63),
-  targets: z.array(z.string().max(300)).max(64),
-  allow: z.array(z.string().max(300)).max(64),
+  name: text(63),
+  targets: z.array(text(300)).check(z.maxLength(64)),
+  allow: z.array(text(300)).check(z.maxLength(64)),
   force: z.boolean(),
 });
-const Trust = z.strictObject({ key: z.string().max(100), trusted: z.boolean() });
-const Forward = z.strictObject({ listen: z.string().max(100), to: z.string().max(300) });
+const Trust = z.strictObject({ key: text(100), trusted: z.boolean() });
+const Forward = z.strictObject({ listen: text(100), to: text(300) });
 
 const BODY_LIMIT = 64 * 1024;
 
@@ -215,7 +216,7 @@ const ROUTES: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ],
 ]);
 
-function read<T>(schema: z.ZodType<T>, body: unknown): T {
+function read<T>(schema: z.ZodMiniType<T>, body: unknown): T {
   const parsed = schema.safeParse(body);
   if (!parsed.success) throw new ThicketError('BAD_ARGUMENT', `the request is malformed: ${parsed.error.issues[0]?.message ?? ''}`);
   return parsed.data;

@@ -4,9 +4,9 @@
  */
 import { existsSync, readdirSync, readFileSync, readlinkSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import * as z from 'zod';
 import { describe, ThicketError } from '../errors.js';
 import { loadState, saveState } from '../trust/index.js';
+import * as z from '../zod.js';
 
 const File = z.strictObject({ boot: z.string(), namespace: z.string(), before: z.array(z.tuple([z.string(), z.string()])) });
 

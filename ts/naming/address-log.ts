@@ -7,18 +7,18 @@ import { createHash } from 'node:crypto';
 import { type FileHandle, open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Logger } from 'pino';
-import * as z from 'zod';
 import { describe, ThicketError } from '../errors.js';
 import { readPrivate } from '../trust/index.js';
+import * as z from '../zod.js';
 
 const Record = z.strictObject({
   /** What the address stands for; the last line about it counts. */
   subject: z.string(),
   v4: z.string(),
   /** The interface identifier of its IPv6 address, 8 bytes as hex. */
-  id: z.string().regex(/^[0-9a-f]{16}$/),
+  id: z.string().check(z.regex(/^[0-9a-f]{16}$/)),
   /** The subject is gone: the address waits for its TTL to be given to another. */
-  released: z.literal(true).optional(),
+  released: z.optional(z.literal(true)),
 });
 export type AddressRecord = z.infer<typeof Record>;
 

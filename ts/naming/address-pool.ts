@@ -5,9 +5,9 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import * as z from 'zod';
 import { ThicketError } from '../errors.js';
 import { loadState, type PublicKey, parseKey, saveState } from '../trust/index.js';
+import * as z from '../zod.js';
 import { AddressLog, type AddressRecord } from './address-log.js';
 import { Range4, Range6 } from './pool-ranges.js';
 

@@ -2,11 +2,11 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import ipaddr from 'ipaddr.js';
-import * as z from 'zod';
 import { ThicketError } from '../errors.js';
 import { loadState, saveState } from '../trust/index.js';
+import * as z from '../zod.js';
 
-const UlaFile = z.strictObject({ prefix: z.string().regex(/^fd[0-9a-f]{14}$/) });
+const UlaFile = z.strictObject({ prefix: z.string().check(z.regex(/^fd[0-9a-f]{14}$/)) });
 
 /** `fdxx:xxxx:xxxx:xxxx::/64`. Throws BAD_STATE or NOT_WRITABLE. */
 export function randomUla(folder: string): string {

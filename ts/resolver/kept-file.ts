@@ -21,9 +21,9 @@ import {
   writeSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import * as z from 'zod';
 import { describe, ThicketError } from '../errors.js';
 import { readPrivate, writeFileDurably } from '../trust/index.js';
+import * as z from '../zod.js';
 
 export const KeptFile = z.strictObject({
   path: z.string(),

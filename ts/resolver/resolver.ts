@@ -4,9 +4,9 @@
  */
 import { rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import * as z from 'zod';
 import { ThicketError } from '../errors.js';
 import { ensurePrivateFolder, loadState, saveState } from '../trust/index.js';
+import * as z from '../zod.js';
 import { checkConfiguration, type Dnsmasq, findDnsmasq, restartDnsmasq } from './dnsmasq.js';
 import { confFolder, servesOthers, thicketConf } from './dnsmasq-config.js';
 import { ResolverHost } from './host.js';
@@ -34,11 +34,11 @@ const RESOLV_CONF = '/etc/resolv.conf';
 const DNSMASQ_CONF = 'thicket.conf';
 
 const Target = z.strictObject({
-  addresses: z.array(z.string()).readonly(),
+  addresses: z.readonly(z.array(z.string())),
   port: z.number(),
   domain: z.string(),
   interfaceName: z.string(),
-  pools: z.array(z.string()).readonly(),
+  pools: z.readonly(z.array(z.string())),
 });
 const RecordFile = z.strictObject({ method: z.enum(METHODS), target: Target, file: KeptFile });
 type RecordFile = z.infer<typeof RecordFile>;

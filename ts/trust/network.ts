@@ -1,8 +1,8 @@
 /** A network's folder, kept offline by its owner: the key, the naming secret, serials, and what was signed. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import * as z from 'zod';
 import { ThicketError } from '../errors.js';
+import * as z from '../zod.js';
 import { BUILD_TIME } from './build-time.js';
 import { type Certificate, checkLabel, encodeCertificate, encodeGrant, type Right } from './certificate.js';
 import { ensurePrivateFolder, loadState, removeLeftovers, saveState } from './files.js';
@@ -42,7 +42,7 @@ export function formatNetworkRef(ref: NetworkRef): string {
   return ref.namingSecret === undefined ? ref.key : `${ref.key}.${base32.encode(ref.namingSecret)}`;
 }
 
-const Base64 = z.string().regex(/^[A-Za-z0-9+/]*={0,2}$/);
+const Base64 = z.string().check(z.regex(/^[A-Za-z0-9+/]*={0,2}$/));
 
 /** What a node asks its owner to sign: the key, and a proof that the asker holds it. */
 const Request = z.strictObject({ thicketRequest: z.literal(1), key: z.string(), proof: Base64 });
@@ -51,7 +51,7 @@ const Bundle = z.strictObject({
   thicketCertificate: z.literal(1),
   network: z.string(),
   certificate: Base64,
-  grants: z.array(Base64).max(GRANTS_MAX),
+  grants: z.array(Base64).check(z.maxLength(GRANTS_MAX)),
 });
 
 export interface SignedBundle {
@@ -101,11 +101,11 @@ function parseJson(text: string): unknown {
 
 const Stored = z.strictObject({
   name: z.string(),
-  seed: z.string().regex(/^[A-Za-z0-9+/]{43}=$/),
-  namingSecret: z.string().regex(/^[a-z2-7]{26}$/),
-  serial: z.number().int().nonnegative(),
-  lastIssuedAt: z.number().int().nonnegative(),
-  generations: z.record(z.string(), z.number().int().positive()),
+  seed: z.string().check(z.regex(/^[A-Za-z0-9+/]{43}=$/)),
+  namingSecret: z.string().check(z.regex(/^[a-z2-7]{26}$/)),
+  serial: z.int().check(z.nonnegative()),
+  lastIssuedAt: z.int().check(z.nonnegative()),
+  generations: z.record(z.string(), z.int().check(z.positive())),
   issued: z.array(z.strictObject({ serial: z.number(), key: z.string(), name: z.string(), notAfter: z.number() })),
 });
 

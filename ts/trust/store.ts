@@ -1,8 +1,8 @@
 /** A node's state directory: its key, its certificate, its endpoints' keys, the boot epoch and the time floor. */
 import { accessSync, constants } from 'node:fs';
 import { join } from 'node:path';
-import * as z from 'zod';
 import { describe, ThicketError } from '../errors.js';
+import * as z from '../zod.js';
 import { BUILD_TIME } from './build-time.js';
 import { type Certificate, decodeCertificate, decodeGrant, encodeEndpointCertificate } from './certificate.js';
 import { ensurePrivateFolder, loadState, removeLeftovers, saveState } from './files.js';
@@ -15,12 +15,12 @@ const EPOCH_JUMP = 1n << 16n;
 const FLOOR_STEP = 3_600;
 
 /** 32 bytes of base64. */
-const Seed = z.string().regex(/^[A-Za-z0-9+/]{43}=$/);
+const Seed = z.string().check(z.regex(/^[A-Za-z0-9+/]{43}=$/));
 const KeyFile = z.strictObject({ seed: Seed });
-const EpochFile = z.strictObject({ epoch: z.string().regex(/^\d{1,20}$/) });
-const FloorFile = z.strictObject({ floor: z.number().int().nonnegative() });
-const EndpointsFile = z.record(z.string(), z.strictObject({ seed: Seed, serial: z.number().int().nonnegative() }));
-const GenerationsFile = z.record(z.string(), z.number().int().nonnegative());
+const EpochFile = z.strictObject({ epoch: z.string().check(z.regex(/^\d{1,20}$/)) });
+const FloorFile = z.strictObject({ floor: z.int().check(z.nonnegative()) });
+const EndpointsFile = z.record(z.string(), z.strictObject({ seed: Seed, serial: z.int().check(z.nonnegative()) }));
+const GenerationsFile = z.record(z.string(), z.int().check(z.nonnegative()));
 
 /** A node's certificate with its network. */
 export interface Membership extends SignedBundle {
@@ -208,7 +208,7 @@ export class NodeStore {
     return true;
   }
 
-  #load<T>(name: string, schema: z.ZodType<T>): T | undefined {
+  #load<T>(name: string, schema: z.ZodMiniType<T>): T | undefined {
     const file = join(this.folder, name);
     const value = loadState(file);
     if (value === undefined) return undefined;
