@@ -9,6 +9,8 @@ mod aead;
 mod link_sockets;
 #[path = "../src/media.rs"]
 mod media;
+#[path = "../../core/tests/lab/orders.rs"]
+mod orders;
 #[path = "../src/outlet.rs"]
 mod outlet;
 #[path = "../src/outlets.rs"]
@@ -24,10 +26,11 @@ mod team;
 #[path = "../src/worker.rs"]
 mod worker;
 
+use orders::{PATH, calls, config, forward, hop, ip, link, offers, service, turned};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command as Program, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,10 +39,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use sys::{EventFd, Room, Tun, TunOffload, Udp};
 use thicket_core::wire::protocol;
-use thicket_core::{
-    Command, CoreConfig, Event, Generation, Hop, Label, LinkId, LinkKeys, Pair, PathId, PathKeys, Policy, Remote,
-    Service, SessionId, Stats, TunFeatures,
-};
+use thicket_core::{Command, Event, Policy, Remote, Stats, TunFeatures};
 use worker::{Beginning, Events, Order, Worker};
 
 /// Datagrams between the nodes that make a window, and windows at most.
@@ -127,12 +127,6 @@ struct Node {
 
 impl Node {
     fn start(number: usize, tun: Vec<Tun>, socket: Udp, commands: Vec<Command>) -> Self {
-        let config = CoreConfig {
-            node_key: [number as u8; 32],
-            listening: number == RELAY,
-            tun: TunFeatures::default(),
-            seed: [number as u8 + 9; 32],
-        };
         let (orders, receiver) = channel();
         for command in commands {
             orders.send(Order::Command(Box::new(command))).unwrap();
@@ -142,7 +136,7 @@ impl Node {
         let wake = wakes[0].clone();
         let told = Arc::new(AtomicU64::new(0));
         let workers = Worker::team(Beginning {
-            config,
+            config: config(number, number == RELAY, TunFeatures::default()),
             sealer: aead::choose(false),
             tun,
             sockets: vec![socket],
@@ -283,73 +277,20 @@ fn run(line: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-fn ip(last: u8) -> IpAddr {
-    [198, 18, 0, last].into()
-}
-
-fn hop(link: u32, label: u32) -> Hop {
-    Hop {
-        link: LinkId(link),
-        label: Label(label),
-        generation: Generation(link),
-    }
-}
-
-fn link(link: u32, to: SocketAddr, child: bool) -> Command {
-    let (up, down) = ([link as u8; 32], [link as u8 + 100; 32]);
-    Command::LinkInstall(LinkKeys {
-        link: LinkId(link),
-        generation: Generation(link),
-        remote: Remote::new(0, to),
-        initiator: child,
-        receive_index: if child { 10 + link } else { 20 + link },
-        send_index: if child { 20 + link } else { 10 + link },
-        send_key: if child { up } else { down },
-        receive_key: if child { down } else { up },
-        hop_secret: [link as u8 + 50; 32],
-        confirmed: true,
-    })
-}
-
-/// What an end of the session is told: its link, its addresses and the far end's, its labels, and whether it is the viewer.
-fn end(relay: SocketAddr, number: u32, pair: (IpAddr, IpAddr), labels: (u32, u32), viewer: bool) -> Vec<Command> {
-    let session = SessionId(5);
-    let service = |protocol| Service {
-        protocol,
-        port: PORT,
-        v6: false,
-        target: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 20), PORT)),
-        account: u32::from(protocol),
-        rtsp: None,
-    };
-    let policy = Policy {
-        outbound: viewer,
-        inbound: if viewer {
-            Vec::new()
-        } else {
-            vec![service(protocol::TCP), service(protocol::UDP)]
-        },
-        ..Policy::default()
-    };
-    let pair = Pair {
-        v4: Some(pair),
-        v6: None,
-    };
-    let (out, back) = ([61; 32], [62; 32]);
-    let (send_key, receive_key) = if viewer { (out, back) } else { (back, out) };
+/// What an end of the session is told: its link, its addresses and the far end's, its labels, its policy, and what it sends and receives under.
+fn end(
+    relay: SocketAddr,
+    number: u32,
+    pair: (IpAddr, IpAddr),
+    labels: (u32, u32),
+    policy: Policy,
+    keys: ([u8; 32], [u8; 32]),
+) -> Vec<Command> {
     vec![
-        link(number, relay, true),
-        Command::SessionOpen { session, pair },
-        Command::SessionPolicy { session, policy },
-        Command::PathInstall(PathKeys {
-            path: PathId(1),
-            session,
-            ingress: hop(number, labels.0),
-            egress: hop(number, labels.1),
-            send_key,
-            receive_key,
-            confirmed: true,
-        }),
+        link(number, Remote::new(0, relay), true),
+        orders::open(5, pair.0, pair.1),
+        orders::policy(5, policy),
+        orders::path(1, 5, hop(number, labels.0), hop(number, labels.1), keys),
     ]
 }
 
@@ -365,19 +306,15 @@ fn nothing_is_allocated_or_told_while_packets_pass() {
         .collect();
     let at: Vec<SocketAddr> = sockets.iter().map(Udp::local).collect();
     let relay = vec![
-        link(1, at[VIEWER], false),
-        link(2, at[GATEWAY], false),
-        Command::LabelForward {
-            ingress: hop(1, 1001),
-            egress: hop(2, 2000),
-        },
-        Command::LabelForward {
-            ingress: hop(2, 2001),
-            egress: hop(1, 1000),
-        },
+        link(1, Remote::new(0, at[VIEWER]), false),
+        link(2, Remote::new(0, at[GATEWAY]), false),
+        forward(hop(1, 1001), hop(2, 2000)),
+        forward(hop(2, 2001), hop(1, 1000)),
     ];
-    let viewer = end(at[RELAY], 1, (ip(1), ip(9)), (1000, 1001), true);
-    let gateway = end(at[RELAY], 2, (ip(77), ip(88)), (2000, 2001), false);
+    let services = [protocol::TCP, protocol::UDP].map(|protocol| service(protocol, PORT));
+    let viewer = end(at[RELAY], 1, (ip(1), ip(9)), (1000, 1001), calls(), PATH);
+    let offers = offers(services.to_vec());
+    let gateway = end(at[RELAY], 2, (ip(77), ip(88)), (2000, 2001), offers, turned(PATH));
     let tuns = [near.tun(ip(1), ip(9)), Vec::new(), far.tun(ip(77), ip(88))];
     let mut nodes = Vec::new();
     for (number, ((tun, socket), commands)) in tuns.into_iter().zip(sockets).zip([viewer, relay, gateway]).enumerate() {

@@ -2,116 +2,67 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod lab;
+
+use core::net::IpAddr;
+use lab::orders::{self, ALL, PATH, config, hop, ip, link_keys, offers, remote, service, turned};
+use lab::{Node, written};
 use proptest::prelude::*;
 use thicket_core::aead::{Aead, Portable};
 use thicket_core::keyed::{Direction, HopKey};
 use thicket_core::wire::*;
 use thicket_core::*;
 
-const OWN: core::net::IpAddr = core::net::IpAddr::V4(core::net::Ipv4Addr::new(198, 18, 0, 2));
-const PEER: core::net::IpAddr = core::net::IpAddr::V4(core::net::Ipv4Addr::new(198, 18, 0, 9));
+/// The gateway's host knows the far end by this address, and itself.
+fn peer_own() -> (IpAddr, IpAddr) {
+    (ip(9), ip(2))
+}
+
+/// Where its packets come from.
+const FAR: usize = 0;
+const SESSION: u32 = 6;
+/// The gateway receives under this one, and sends under the next.
 const LABEL: u32 = 2000;
-const SECRET: [u8; 32] = [51; 32];
-const KEY: [u8; 32] = [61; 32];
-
-fn far() -> Remote {
-    Remote::new(0, ([192, 0, 2, 1], 7117).into())
-}
-
-fn service(protocol: u8, port: u16, rtsp: bool) -> Service {
-    Service {
-        protocol,
-        port,
-        v6: false,
-        target: ([192, 168, 1, 20], port).into(),
-        account: u32::from(port),
-        rtsp: rtsp.then_some([192, 168, 1, 1].into()),
-    }
-}
 
 /// A gateway with one link, one session and one path; the far end's keys are ours to use.
 struct Gateway {
-    core: Core<Portable>,
+    core: Node,
     now: Instant,
     counter: u64,
 }
 
 impl Gateway {
     fn new() -> Self {
-        let core = Core::new(CoreConfig {
-            node_key: [7; 32],
-            listening: true,
-            tun: TunFeatures {
-                checksum: true,
-                tso: true,
-                uso: true,
-            },
-            seed: [9; 32],
-        });
-        let mut gateway = Self {
-            core,
-            now: Instant::from_micros(1_000_000),
-            counter: 0,
+        let mut core = Node::new(config(7, true, ALL));
+        let now = Instant::from_micros(1_000_000);
+        let (peer, own) = peer_own();
+        let rtsp = Service {
+            rtsp: Some([192, 168, 1, 1].into()),
+            ..service(protocol::TCP, 554)
         };
-        let hop = |label| Hop {
-            link: LinkId(1),
-            label: Label(label),
-            generation: Generation(1),
+        let policy = Policy {
+            echo: true,
+            ..offers(vec![service(protocol::TCP, 80), rtsp, service(protocol::UDP, 5000)])
         };
-        gateway.order(Command::LinkInstall(LinkKeys {
-            link: LinkId(1),
-            generation: Generation(1),
-            remote: far(),
-            initiator: true,
-            receive_index: 11,
-            send_index: 21,
-            send_key: [1; 32],
-            receive_key: [2; 32],
-            hop_secret: SECRET,
-            confirmed: true,
-        }));
-        let session = SessionId(6);
-        let pair = Pair {
-            v4: Some((OWN, PEER)),
-            v6: None,
-        };
-        gateway.order(Command::SessionOpen { session, pair });
-        gateway.order(Command::SessionPolicy {
-            session,
-            policy: Policy {
-                inbound: vec![
-                    service(protocol::TCP, 80, false),
-                    service(protocol::TCP, 554, true),
-                    service(protocol::UDP, 5000, false),
-                ],
-                outbound: false,
-                echo: true,
-                rtsp_ports: vec![],
-            },
-        });
-        gateway.order(Command::PathInstall(PathKeys {
-            path: PathId(1),
-            session,
-            ingress: hop(LABEL),
-            egress: hop(LABEL + 1),
-            send_key: [62; 32],
-            receive_key: KEY,
-            confirmed: true,
-        }));
-        gateway
-    }
-
-    fn order(&mut self, command: Command) {
-        self.core.command(self.now, command, &mut TxBatch::default());
+        for command in [
+            orders::link(1, remote(FAR), true),
+            orders::open(SESSION, own, peer),
+            orders::policy(SESSION, policy),
+            orders::path(1, SESSION, hop(1, LABEL), hop(1, LABEL + 1), turned(PATH)),
+        ] {
+            core.command(now, command, &mut TxBatch::default());
+        }
+        Self { core, now, counter: 0 }
     }
 
     /// Seals `inner` as the far end would.
     fn sealed(&mut self, inner: &[u8]) -> Vec<u8> {
-        let hop = HopKey::derive(&SECRET, LABEL, Direction::FromResponder);
+        let secret = link_keys(1, remote(FAR), true).hop_secret;
+        let hop = HopKey::derive(&secret, LABEL, Direction::FromResponder);
         let counter = self.counter;
         self.counter += 1;
         let mut body = inner.to_vec();
-        let tag = Portable::seal(&Portable::key(&KEY), counter, &[], &mut body);
+        let tag = Portable::seal(&Portable::key(&PATH.0), counter, &[], &mut body);
         let mut packet = vec![0; DATA_HEADER];
         DataHeader {
             label: LABEL,
@@ -128,20 +79,14 @@ impl Gateway {
     fn take(&mut self, datagram: &mut [u8]) -> Vec<Vec<u8>> {
         let mut rx = RxBatch::default();
         let segment = datagram.len().max(1);
-        self.core.handle_datagrams(self.now, far(), datagram, segment, &mut rx);
+        self.core
+            .handle_datagrams(self.now, remote(FAR), datagram, segment, &mut rx);
         while self.core.poll_event().is_some() {}
         while self.core.poll_media().is_some() {}
         self.now = self.now + Duration::from_millis(1);
-        rx.tun
-            .writes
-            .iter()
-            .map(|write| {
-                let mut packet = rx.tun.heads[write.head.clone()].to_vec();
-                for piece in &rx.tun.pieces[write.pieces.clone()] {
-                    packet.extend_from_slice(&datagram[piece.clone()]);
-                }
-                packet.split_off(VNET_HEADER)
-            })
+        written(&rx.tun, datagram)
+            .into_iter()
+            .map(|(_, packet)| packet)
             .collect()
     }
 }
@@ -151,7 +96,7 @@ fn allowed(packet: &[u8]) -> bool {
     let Some(ip) = IpPacket::parse(packet) else {
         return false;
     };
-    if (ip.source, ip.destination) != (PEER, OWN) {
+    if (ip.source, ip.destination) != peer_own() {
         return false;
     }
     let port = u16::from_be_bytes([packet[ip.transport_at + 2], packet[ip.transport_at + 3]]);
@@ -211,7 +156,7 @@ proptest! {
             *place = byte;
         }
         let mut rx = RxBatch::default();
-        gateway.core.handle_datagrams(gateway.now, far(), &mut body, segment, &mut rx);
+        gateway.core.handle_datagrams(gateway.now, remote(FAR), &mut body, segment, &mut rx);
         prop_assert!(rx.tun.writes.is_empty());
         prop_assert!(rx.relays.is_empty());
     }

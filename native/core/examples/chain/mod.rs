@@ -4,13 +4,16 @@
 // Each program takes what it needs of it.
 #![allow(dead_code)]
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+#[path = "../../tests/lab/orders.rs"]
+mod orders;
+#[path = "../../tests/lab/packets.rs"]
+mod packets;
+
+use orders::{ALL, PATH, config, forward, hop, ip, link, open, path, remote, service, turned};
+use packets::{ACK, datagram, header, packet, segment};
 use thicket_core::aead::Aead;
-use thicket_core::wire::{IpRepr, VNET_HEADER, VnetHeader, gso, protocol};
-use thicket_core::{
-    Command, Core, CoreConfig, Duration, Generation, Hop, Instant, Label, LinkId, LinkKeys, Pair, PathId, PathKeys,
-    Policy, Remote, RxBatch, Service, SessionId, TunBatch, TunFeatures, TxBatch,
-};
+use thicket_core::wire::{VNET_HEADER, VnetHeader, gso, protocol};
+use thicket_core::{Core, Duration, Instant, RxBatch, TunBatch, TxBatch};
 
 /// How far packets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,49 +34,34 @@ pub struct Load {
     pub datagrams: usize,
 }
 
-const PORT: u16 = 5201;
+const PORTS: (u16, u16) = (40_000, 5201);
 const OWN: u8 = 1;
 const PEER: u8 = 9;
+const SESSION: u32 = 5;
 
 impl Load {
     /// A TCP super-packet of so many full segments.
     pub fn bulk(segments: usize) -> Self {
         const SEGMENT: usize = 1_380;
         let payload = vec![0xa5; segments * SEGMENT];
-        let mut packet = ip_header(protocol::TCP, 20 + payload.len());
-        let csum_start = packet.len() as u16;
-        packet.extend_from_slice(&ports());
-        packet.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 1, 5 << 4, 0x10, 1, 0, 0, 0, 0, 0]);
-        packet.extend_from_slice(&payload);
-        let vnet = VnetHeader {
-            flags: 1,
+        let mut load = Self::of(protocol::TCP, &segment(PORTS, 1, 1, ACK, &payload));
+        load.vnet = VnetHeader {
             gso_type: gso::TCPV4,
-            header_len: csum_start + 20,
+            header_len: load.vnet.csum_start + 20,
             gso_size: SEGMENT as u16,
-            csum_start,
-            csum_offset: 16,
+            ..load.vnet
         };
-        Self {
-            vnet,
-            packet,
-            datagrams: segments,
-        }
+        load.datagrams = segments;
+        load
     }
 
     /// One UDP datagram with so many bytes of payload.
     pub fn datagram(len: usize) -> Self {
-        let mut packet = ip_header(protocol::UDP, 8 + len);
-        let csum_start = packet.len() as u16;
-        packet.extend_from_slice(&ports());
-        packet.extend_from_slice(&(8 + len as u16).to_be_bytes());
-        packet.extend_from_slice(&[0, 0]);
-        packet.resize(packet.len() + len, 0xa5);
-        let vnet = VnetHeader {
-            flags: 1,
-            csum_start,
-            csum_offset: 6,
-            ..VnetHeader::default()
-        };
+        Self::of(protocol::UDP, &datagram(PORTS, &vec![0xa5; len]))
+    }
+
+    fn of(protocol: u8, transport: &[u8]) -> Self {
+        let (vnet, packet) = packet(header(ip(OWN), ip(PEER), protocol), transport);
         Self {
             vnet,
             packet,
@@ -96,19 +84,7 @@ pub struct Chain<A: Aead> {
 
 impl<A: Aead> Chain<A> {
     pub fn new() -> Self {
-        let node = |number: u8| {
-            let tun = TunFeatures {
-                checksum: true,
-                tso: true,
-                uso: true,
-            };
-            Core::new(CoreConfig {
-                node_key: [number; 32],
-                listening: number == 1,
-                tun,
-                seed: [number + 9; 32],
-            })
-        };
+        let node = |number| Core::new(config(number, number == 1, ALL));
         let mut chain = Self {
             viewer: node(0),
             relay: node(1),
@@ -123,9 +99,9 @@ impl<A: Aead> Chain<A> {
         let mut tx = TxBatch::default();
         for command in [
             link(1, remote(1), true),
-            open(OWN, PEER),
-            outbound(),
-            path(1, 1_000, 1_001, true),
+            open(SESSION, ip(OWN), ip(PEER)),
+            orders::policy(SESSION, orders::calls()),
+            path(1, SESSION, hop(1, 1_000), hop(1, 1_001), PATH),
         ] {
             chain.viewer.command(now, command, &mut tx);
         }
@@ -137,11 +113,12 @@ impl<A: Aead> Chain<A> {
         ] {
             chain.relay.command(now, command, &mut tx);
         }
+        let services = [protocol::TCP, protocol::UDP].map(|protocol| service(protocol, PORTS.1));
         for command in [
             link(2, remote(1), true),
-            open(77, 88),
-            inbound(),
-            path(2, 2_000, 2_001, false),
+            open(SESSION, ip(77), ip(88)),
+            orders::policy(SESSION, orders::offers(services.to_vec())),
+            path(1, SESSION, hop(2, 2_000), hop(2, 2_001), turned(PATH)),
         ] {
             chain.gateway.command(now, command, &mut tx);
         }
@@ -229,114 +206,4 @@ impl<A: Aead> Chain<A> {
             .map(|node| std::iter::from_fn(|| node.poll_event()).count())
             .sum()
     }
-}
-
-fn remote(node: u8) -> Remote {
-    Remote::new(0, ([192, 0, 2, node + 1], 7117).into())
-}
-
-fn ip(last: u8) -> IpAddr {
-    [198, 18, 0, last].into()
-}
-
-fn hop(link: u32, label: u32) -> Hop {
-    Hop {
-        link: LinkId(link),
-        label: Label(label),
-        generation: Generation(link),
-    }
-}
-
-fn link(link: u32, remote: Remote, child: bool) -> Command {
-    let (up, down) = ([link as u8; 32], [link as u8 + 100; 32]);
-    Command::LinkInstall(LinkKeys {
-        link: LinkId(link),
-        generation: Generation(link),
-        remote,
-        initiator: child,
-        receive_index: if child { 10 + link } else { 20 + link },
-        send_index: if child { 20 + link } else { 10 + link },
-        send_key: if child { up } else { down },
-        receive_key: if child { down } else { up },
-        hop_secret: [link as u8 + 50; 32],
-        confirmed: true,
-    })
-}
-
-fn forward(ingress: Hop, egress: Hop) -> Command {
-    Command::LabelForward { ingress, egress }
-}
-
-const SESSION: SessionId = SessionId(5);
-
-fn open(own: u8, peer: u8) -> Command {
-    let pair = Pair {
-        v4: Some((ip(own), ip(peer))),
-        v6: None,
-    };
-    Command::SessionOpen { session: SESSION, pair }
-}
-
-fn outbound() -> Command {
-    let policy = Policy {
-        outbound: true,
-        ..Policy::default()
-    };
-    Command::SessionPolicy {
-        session: SESSION,
-        policy,
-    }
-}
-
-fn inbound() -> Command {
-    let service = |protocol| Service {
-        protocol,
-        port: PORT,
-        v6: false,
-        target: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 20), PORT)),
-        account: u32::from(protocol),
-        rtsp: None,
-    };
-    let policy = Policy {
-        inbound: vec![service(protocol::TCP), service(protocol::UDP)],
-        ..Policy::default()
-    };
-    Command::SessionPolicy {
-        session: SESSION,
-        policy,
-    }
-}
-
-fn path(link: u32, receives: u32, sends: u32, viewer: bool) -> Command {
-    let (out, back) = ([61; 32], [62; 32]);
-    let (send_key, receive_key) = if viewer { (out, back) } else { (back, out) };
-    Command::PathInstall(PathKeys {
-        path: PathId(1),
-        session: SESSION,
-        ingress: hop(link, receives),
-        egress: hop(link, sends),
-        send_key,
-        receive_key,
-        confirmed: true,
-    })
-}
-
-fn ip_header(protocol: u8, payload: usize) -> Vec<u8> {
-    let mut packet = vec![0; 60];
-    let len = IpRepr {
-        source: ip(OWN),
-        destination: ip(PEER),
-        protocol,
-        traffic_class: 0,
-        hop_limit: 64,
-        identification: None,
-    }
-    .write(&mut packet, payload);
-    packet.truncate(len);
-    packet
-}
-
-fn ports() -> [u8; 4] {
-    let ([s0, s1], [d0, d1]) = (40_000u16.to_be_bytes(), PORT.to_be_bytes());
-    [s0, s1, d0, d1]
 }
