@@ -18,10 +18,10 @@ const NODES = [1_000, 10_000, 100_000, 1_000_000] as const;
 
 function sealTable(title: string, rows: readonly SealRow[], cell: (row: SealRow) => string): void {
   const names = [...new Set(rows.map((row) => row.implementation))];
-  console.log(`\n${title.padEnd(34)}${SIZES.map((size) => `${size} B`.padStart(16)).join('')}`);
+  console.log(`\n${title.padEnd(40)}${SIZES.map((size) => `${size} B`.padStart(16)).join('')}`);
   for (const name of names) {
     const cells = SIZES.map((size) => rows.find((row) => row.implementation === name && row.size === size));
-    console.log(`  ${name.padEnd(32)}${cells.map((row) => (row === undefined ? '' : cell(row)).padStart(16)).join('')}`);
+    console.log(`  ${name.padEnd(38)}${cells.map((row) => (row === undefined ? '' : cell(row)).padStart(16)).join('')}`);
   }
 }
 
@@ -42,7 +42,7 @@ console.log(
 const seconds = chosen.quick ? 0.1 : 0.3;
 const longer = chosen.quick ? 0.5 : 2;
 
-const seal = await sealRows(seconds);
+const seal = sealRows(seconds);
 sealTable('nanoseconds a packet, seal / open', seal, (row) => `${row.seal.toFixed(0)} / ${row.open.toFixed(0)}`);
 sealTable('GB/s, seal / open', seal, (row) => `${(row.size / row.seal).toFixed(2)} / ${(row.size / row.open).toFixed(2)}`);
 const handshakes = handshakeRows(longer).map(({ what, nanoseconds, margin }) => ({ what, perSecond: 1e9 / nanoseconds, margin }));

@@ -26,3 +26,8 @@ export interface Micro {
   readonly dns: readonly RateRow[];
   readonly headers: readonly RateRow[];
 }
+
+/** What the addon's rows are called, by what it seals with: `AVX-512`, `AVX2` or `ring`. */
+export function nativeName(kernel: string): string {
+  return `native (N-API), ${kernel}`;
+}

@@ -1,66 +1,92 @@
-/** ChaCha20-Poly1305 through everything that Thicket could seal with: the native core, the same core in WASM, libsodium-wrappers and node:crypto. */
+/**
+ * ChaCha20-Poly1305 through everything that Thicket could seal with: the native core (N-API) with each kind of lanes that this processor has, the same
+ * core in WASM, libsodium-wrappers and node:crypto.
+ */
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
-import { join } from 'node:path';
-import { wasm } from '../../test/impolite/wasm.js';
-import { repository, run } from '../../test/lab/index.js';
+import { native } from '../../test/impolite/aead.js';
+import { type AeadKey, wasm } from '../../test/impolite/wasm.js';
 import { sodium } from '../../ts/trust/index.js';
-import { measure } from './measure.js';
-import type { SealRow } from './results.js';
+import { least } from './measure.js';
+import { nativeName, type SealRow } from './results.js';
 
 export const SIZES = [64, 256, 1_400, 16_384] as const;
-/** As in native/core/examples/seal.rs. */
-const TRAIN = 48;
+/** Packets in a train: of short ones as many as one `UDP_SEGMENT` message takes; of long ones, too, whole groups of the widest lanes. */
+const trainOf = (size: number): number => (size < 1_000 ? 64 : 48);
 /** Clear header and tag of a data packet. */
 const OVERHEAD = 36;
 
 /** Seals and opens packets of one size; each call does so many of them. */
 interface Candidate {
   readonly implementation: string;
-  readonly packets: number;
-  make(size: number): { seal(): void; open(): void };
+  packets(size: number): number;
+  /** Before it is measured. */
+  prepare?(): void;
+  make(size: number): Work;
+}
+
+interface Work {
+  seal(): void;
+  open(): void;
+  /** The part of `open` that only gives it something to open again: opening is in place. */
+  restore?(): void;
 }
 
 const key = randomBytes(32);
 const nonce = randomBytes(12);
 const none = new Uint8Array(0);
 
+function inTrains(aead: AeadKey, size: number): Work {
+  const [stride, packets] = [size + OVERHEAD, trainOf(size)];
+  const train = new Uint8Array(stride * packets);
+  const sealed = train.slice();
+  aead.sealTrain(0n, sealed, stride);
+  const restore = (): void => train.set(sealed);
+  return {
+    seal: () => aead.sealTrain(0n, train, stride),
+    open: () => {
+      restore();
+      if (aead.openTrain(0n, train, stride) !== packets) throw new Error('a sealed packet did not open');
+    },
+    restore,
+  };
+}
+
+function oneByOne(aead: AeadKey, size: number): Work {
+  const plain = randomBytes(size);
+  const sealed = aead.seal(nonce, none, plain);
+  return {
+    seal: () => void aead.seal(nonce, none, plain),
+    open: () => {
+      if (aead.open(nonce, none, sealed)?.length !== size) throw new Error('a sealed packet did not open');
+    },
+  };
+}
+
+function core(name: string, make: () => AeadKey, prepare: () => void = () => undefined): Candidate[] {
+  return [
+    { implementation: `${name}, in trains`, packets: trainOf, prepare, make: (size) => inTrains(make(), size) },
+    { implementation: `${name}, one by one`, packets: () => 1, prepare, make: (size) => oneByOne(make(), size) },
+  ];
+}
+
+/** Has the addon seal with this; a kernel that fails its self-test isn't measured under its name. */
+function choose(kernel: string): void {
+  const chosen = native.chooseAead(kernel);
+  if (chosen !== kernel) throw new Error(`${kernel} was wanted, and ${chosen} seals`);
+}
+
 const candidates: readonly Candidate[] = [
-  {
-    implementation: 'WASM, in trains',
-    packets: TRAIN,
-    make(size) {
-      const aead = new wasm.AeadKey(key);
-      const stride = size + OVERHEAD;
-      const train = new Uint8Array(stride * TRAIN);
-      const sealed = train.slice();
-      aead.sealTrain(0n, sealed, stride);
-      return {
-        seal: () => aead.sealTrain(0n, train, stride),
-        open: () => {
-          train.set(sealed);
-          if (aead.openTrain(0n, train, stride) !== TRAIN) throw new Error('a sealed packet did not open');
-        },
-      };
-    },
-  },
-  {
-    implementation: 'WASM, one by one',
-    packets: 1,
-    make(size) {
-      const aead = new wasm.AeadKey(key);
-      const plain = randomBytes(size);
-      const sealed = aead.seal(nonce, none, plain);
-      return {
-        seal: () => void aead.seal(nonce, none, plain),
-        open: () => {
-          if (aead.open(nonce, none, sealed)?.length !== size) throw new Error('a sealed packet did not open');
-        },
-      };
-    },
-  },
+  ...native.aeadKernels().flatMap((kernel) =>
+    core(
+      nativeName(kernel),
+      () => new native.AeadKey(key),
+      () => choose(kernel),
+    ),
+  ),
+  ...core('WASM', () => new wasm.AeadKey(key)),
   {
     implementation: 'libsodium-wrappers',
-    packets: 1,
+    packets: () => 1,
     make(size) {
       const plain = randomBytes(size);
       const sealed = sodium.crypto_aead_chacha20poly1305_ietf_encrypt(plain, none, null, nonce, key);
@@ -72,7 +98,7 @@ const candidates: readonly Candidate[] = [
   },
   {
     implementation: 'node:crypto',
-    packets: 1,
+    packets: () => 1,
     make(size) {
       const options = { authTagLength: 16 };
       const plain = randomBytes(size);
@@ -98,25 +124,18 @@ const candidates: readonly Candidate[] = [
 ];
 
 /** Every implementation and size; `seconds` for each figure. */
-export async function sealRows(seconds: number): Promise<SealRow[]> {
-  const rows = await native(seconds);
+export function sealRows(seconds: number): SealRow[] {
+  const rows: SealRow[] = [];
   // Sizes outside, so that a slow minute of the machine hits all alike.
   for (const size of SIZES) {
-    for (const { implementation, packets, make } of candidates) {
-      const { seal, open } = make(size);
-      const figure = (call: () => void): number => measure(call, seconds).nanoseconds / packets;
-      rows.push({ implementation, size, packets, seal: figure(seal), open: figure(open) });
+    for (const { implementation, packets, prepare, make } of candidates) {
+      prepare?.();
+      const { seal, open, restore } = make(size);
+      const count = packets(size);
+      const figure = (call: () => void): number => least(call, seconds) / count;
+      const opened = figure(open) - (restore === undefined ? 0 : figure(restore));
+      rows.push({ implementation, size, packets: count, seal: figure(seal), open: opened });
     }
   }
   return rows;
-}
-
-/** The native core, measured in Rust: the addon exports nothing that seals, and no packet of its own enters JavaScript. */
-async function native(seconds: number): Promise<SealRow[]> {
-  const { stdout } = await run([join(repository, 'native/target/release/examples/seal'), String(seconds)], { timeoutMs: 120_000 });
-  const { rows } = JSON.parse(stdout) as { readonly rows: readonly SealRow[] };
-  return rows.map((row) => ({
-    ...row,
-    implementation: `native, ${row.implementation}${row.packets === 1 ? ', one by one' : ', in trains'}`,
-  }));
 }

@@ -1,5 +1,6 @@
 /** The figures to reach, and which are. */
 import type { DelayRun, Load } from '../isolation/results.js';
+import { nativeName } from '../micro/results.js';
 import type { Results } from '../shared/results.js';
 import { median, type Spread, spread } from '../shared/statistics.js';
 import { ratios, runsOf, type Which } from '../tunnel/ratios.js';
@@ -97,7 +98,7 @@ export function targets(results: Results): Target[] {
     ['AVX2', 1_400, 1.4, 1.55],
     ['AVX2', 256, 2, undefined],
   ] as const) {
-    const row = (name: string) => micro?.seal.find((r) => r.implementation === `native, ${name}, in trains` && r.size === size);
+    const row = (name: string) => micro?.seal.find((r) => r.implementation === `${nativeName(name)}, in trains` && r.size === size);
     const [ring, lane] = [row('ring'), row(lanes)];
     if (lane === undefined && micro !== undefined) continue;
     const speedups = ring === undefined || lane === undefined ? [] : [ring.seal / lane.seal, ring.open / lane.open];

@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { type DhPair, Initiator, Responder, type Transport } from '../../ts/handshake/index.js';
 import { agreementKey, keyFromBytes, sodium, verify } from '../../ts/trust/index.js';
-import { wasm } from '../impolite/wasm.js';
+import { native } from '../impolite/aead.js';
+import { type AeadKey, wasm } from '../impolite/wasm.js';
 import { repository } from '../lab/index.js';
 
 interface Case {
@@ -56,11 +57,22 @@ describe('ChaCha20-Poly1305 agrees with Wycheproof', () => {
     open(key: Uint8Array, nonce: Uint8Array, aad: Uint8Array, sealed: Uint8Array): Uint8Array | undefined;
   }
 
+  const core = (make: (key: Uint8Array) => AeadKey): Implementation => ({
+    seal: (key, nonce, aad, plaintext) => make(key).seal(nonce, aad, plaintext),
+    open: (key, nonce, aad, sealed) => make(key).open(nonce, aad, sealed),
+  });
+
   const implementations: Record<string, Implementation> = {
-    'the WASM core': {
-      seal: (key, nonce, aad, plaintext) => new wasm.AeadKey(key).seal(nonce, aad, plaintext),
-      open: (key, nonce, aad, sealed) => new wasm.AeadKey(key).open(nonce, aad, sealed),
-    },
+    'the WASM core': core((key) => new wasm.AeadKey(key)),
+    ...Object.fromEntries(
+      native.aeadKernels().map((kernel) => [
+        `the native core, ${kernel}`,
+        core((key) => {
+          expect(native.chooseAead(kernel)).toBe(kernel);
+          return new native.AeadKey(key);
+        }),
+      ]),
+    ),
     // Seals handshakes and nothing else.
     libsodium: {
       seal: (key, nonce, aad, plaintext) => sodium.crypto_aead_chacha20poly1305_ietf_encrypt(plaintext, aad, null, nonce, key),
@@ -80,6 +92,48 @@ describe('ChaCha20-Poly1305 agrees with Wycheproof', () => {
         else expect([c.tcId, made && hex(made)]).not.toEqual([c.tcId, c.ct + c.tag]);
       }
     }
+  });
+});
+
+describe('trains of data packets', () => {
+  const [HEADER, TAG] = [20, 16];
+  const key = Uint8Array.from({ length: 32 }, (_, at) => at * 7 + 1);
+  const nonce = (counter: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, counter, 0, 0, 0, 0, 0, 0, 0);
+
+  /** Longer and shorter ones than a vector unit has lanes, at lengths around its blocks; the last packet is shorter. */
+  test.each(native.aeadKernels())('%s seals each packet under its own counter, and the WASM core opens what it seals', (kernel) => {
+    expect(native.chooseAead(kernel)).toBe(kernel);
+    const [own, other] = [new native.AeadKey(key), new wasm.AeadKey(key)];
+    for (const [packets, length] of [1, 5, 16, 40].flatMap((count) => [1, 64, 65, 300, 1_400].map((size) => [count, size] as const))) {
+      const stride = HEADER + length + TAG;
+      const plain = Uint8Array.from({ length: stride * packets + HEADER + 10 + TAG }, (_, at) => at * 31);
+      const train = plain.slice();
+      own.sealTrain(7n, train, stride);
+      for (let packet = 0; packet <= packets; packet += 1) {
+        const [start, end] = [packet * stride, Math.min((packet + 1) * stride, plain.length)];
+        const sealed = other.seal(nonce(7 + packet), new Uint8Array(0), plain.subarray(start + HEADER, end - TAG));
+        expect(hex(train.subarray(start, end))).toBe(hex(plain.subarray(start, start + HEADER)) + hex(sealed));
+      }
+      const copy = train.slice();
+      expect(other.openTrain(7n, copy, stride)).toBe(packets + 1);
+      // One that is forged says nothing about its neighbours.
+      train[HEADER] = (train[HEADER] ?? 0) ^ 1;
+      expect(own.openTrain(7n, train, stride)).toBe(packets);
+      const second = [stride + HEADER, stride + HEADER + Math.min(length, 10)] as const;
+      expect(hex(train.subarray(...second))).toBe(hex(plain.subarray(...second)));
+    }
+  });
+
+  test('what no train or key can be is refused by a word, and unknown lanes', () => {
+    expect(() => new native.AeadKey(new Uint8Array(31))).toThrow('key: 32 bytes are wanted');
+    const aead = new native.AeadKey(key);
+    expect(() => aead.seal(new Uint8Array(11), new Uint8Array(0), new Uint8Array(1))).toThrow('nonce: 12 bytes are wanted');
+    expect(() => aead.sealTrain(0n, new Uint8Array(100), 0)).toThrow('stride: 1 byte or more is wanted');
+    expect(() => aead.openTrain(-1n, new Uint8Array(100), 50)).toThrow('counter: 0 to 2^64 - 1 is wanted');
+    expect(() => aead.openTrain(1n << 64n, new Uint8Array(100), 50)).toThrow('counter: 0 to 2^64 - 1 is wanted');
+    expect(() => native.chooseAead('MMX')).toThrow('AEAD MMX: this processor has no such, see aeadKernels()');
+    // No packet has room for header and tag.
+    expect(aead.openTrain(0n, new Uint8Array(100), 10)).toBe(0);
   });
 });
 

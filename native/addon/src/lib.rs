@@ -1,6 +1,8 @@
 //! The N-API face: commands in, batches of events out. See ts/dataplane/data-plane.ts, which this implements.
 
 mod aead;
+// Public, since test builds register no functions and would call them unused.
+pub mod aead_key;
 mod convert;
 mod link_sockets;
 mod media;

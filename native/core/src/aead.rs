@@ -184,6 +184,19 @@ impl Simd {
         use thicket_aead::{Choice, choose};
         choose(if ring { Choice::Ring } else { Choice::Auto }).name()
     }
+
+    /// Names of all that this processor can run, the fastest first; ring is the last.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        thicket_aead::Kernel::available().map(thicket_aead::Kernel::name)
+    }
+
+    /// Chooses one by its name for the whole process, for tests and benches. Returns the name of what it is then: ring, where that one fails its
+    /// self-test; `None`, and nothing chosen, where there is no such.
+    pub fn choose_exactly(name: &str) -> Option<&'static str> {
+        use thicket_aead::{Choice, Kernel, choose};
+        let kernel = Kernel::available().find(|kernel| kernel.name() == name)?;
+        Some(choose(Choice::Exactly(kernel)).name())
+    }
 }
 
 #[cfg(feature = "simd")]
