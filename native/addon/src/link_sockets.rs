@@ -49,15 +49,20 @@ impl LinkSockets {
     /// None yet. Without `wanted`, never any.
     pub fn new(wanted: bool) -> Self {
         let most = if finds_connected() { MOST } else { MOST_SEARCHED };
+        Self::up_to(if wanted {
+            most.min(descriptors() / DESCRIPTORS_SHARE)
+        } else {
+            0
+        })
+    }
+
+    /// None yet, and never more than so many: neighbours beyond go by the listening sockets.
+    pub fn up_to(most: usize) -> Self {
         Self {
             places: Vec::new(),
             by_remote: HashMap::new(),
             last: None,
-            most: if wanted {
-                most.min(descriptors() / DESCRIPTORS_SHARE)
-            } else {
-                0
-            },
+            most,
             failed: HashMap::new(),
             without: 0,
             next_route: 0,

@@ -42,10 +42,14 @@ struct Node {
 
 impl Node {
     fn new(at: IpAddr, dual: bool) -> Self {
+        Self::with(at, dual, LinkSockets::new(true))
+    }
+
+    fn with(at: IpAddr, dual: bool, links: LinkSockets) -> Self {
         let poll = Poll::new().unwrap();
         let socket = Udp::bind(SocketAddr::new(at, 0), dual, ROOM).unwrap();
         socket.tell_local();
-        let outlets = Outlets::new(vec![socket], false, LinkSockets::new(true), &poll).unwrap();
+        let outlets = Outlets::new(vec![socket], false, links, &poll).unwrap();
         Self {
             poll,
             outlets,
@@ -230,4 +234,49 @@ fn a_neighbour_that_has_gone_away_for_a_moment_is_still_sent_to() {
     back.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     node.send(remote, b"back");
     assert_eq!(hears(&back), b"back");
+}
+
+#[test]
+fn neighbours_beyond_the_cap_share_the_listening_socket_until_another_goes() {
+    let ours = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let mut node = Node::with(Ipv4Addr::UNSPECIFIED.into(), false, LinkSockets::up_to(2));
+    let children: Vec<_> = (0..4).map(|_| peer(ours, ours, node.port())).collect();
+    let remotes: Vec<_> = children
+        .iter()
+        .map(|child| Remote::new(0, child.local_addr().unwrap()))
+        .collect();
+    // Which of them have one, by what comes in; each also gets what is sent to it.
+    let own = |node: &mut Node, of: &[usize]| -> Vec<usize> {
+        for &child in of {
+            node.send(remotes[child], &[child as u8]);
+            assert_eq!(hears(&children[child]), [child as u8]);
+            children[child].send(&[child as u8]).unwrap();
+        }
+        let mut all = node.receive(of.len());
+        all.sort_by_key(|came| came.3[0]);
+        let owned: Vec<_> = all
+            .iter()
+            .filter_map(|came| came.0.map(|place| (place, came.3[0])))
+            .collect();
+        assert_eq!(all.iter().map(|came| usize::from(came.3[0])).collect::<Vec<_>>(), of);
+        assert!(owned.iter().all(|(place, _)| *place < 2), "{owned:?}");
+        owned.into_iter().map(|(_, child)| usize::from(child)).collect()
+    };
+    node.follow(&remotes);
+    let first = own(&mut node, &[0, 1, 2, 3]);
+    assert_eq!((first.len(), node.outlets.links.serve_all()), (2, false));
+    // One of the two goes: its socket is kept for a moment, then another's neighbour gets one.
+    let left: Vec<usize> = (0..4).filter(|child| *child != first[0]).collect();
+    let began = Instant::now();
+    while own(&mut node, &left).len() < 2 {
+        assert!(began.elapsed() < Duration::from_secs(10), "nobody gets the free place");
+        let wanted: Vec<_> = left.iter().map(|&child| remotes[child]).collect();
+        node.follow(&wanted);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(own(&mut node, &left).contains(&first[1]));
+    // And when no more than have room are there, all have one.
+    let two: Vec<_> = own(&mut node, &left).iter().map(|&child| remotes[child]).collect();
+    node.follow(&two);
+    assert!(node.outlets.links.serve_all());
 }
