@@ -23,7 +23,7 @@ mod rounds;
 mod sys;
 #[path = "../src/team.rs"]
 mod team;
-#[path = "../src/worker.rs"]
+#[path = "../src/worker/mod.rs"]
 mod worker;
 
 use orders::{PATH, calls, config, forward, hop, ip, link, offers, service, turned};
