@@ -195,6 +195,12 @@ describe("the interface's super-packets", () => {
   });
 });
 
+test("the interface's queue takes a burst of many cameras", async () => {
+  await up();
+  const { stdout } = await gw.exec(['ip', '-j', 'link', 'show', 'thicket0']);
+  expect((JSON.parse(stdout) as readonly { readonly txqlen: number }[])[0]?.txqlen).toBe(1_000);
+});
+
 describe('the fence', () => {
   test('keeps packets in while the node is down after kill -9', async () => {
     const capture = await lab.capture('inet', 'gw', 'net 198.18.0.0/15');

@@ -15,6 +15,8 @@ export interface LinkChange {
   readonly mtu?: number;
   /** Segments of a super-packet at most (1 to 65,535). */
   readonly gsoMaxSegments?: number;
+  /** Packets (super-packets count once) that may wait for whoever reads the interface. */
+  readonly transmitQueue?: number;
   /** False: no IPv6 link-local address but what somebody adds. */
   readonly generateAddresses?: boolean;
 }

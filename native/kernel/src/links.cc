@@ -75,6 +75,7 @@ void SetLink(const std::string& interface, const LinkChange& change) {
   message.Put(fixed);
   if (change.mtu.has_value()) message.Attribute(IFLA_MTU, *change.mtu);
   if (change.gso_max_segments.has_value()) message.Attribute(IFLA_GSO_MAX_SEGS, *change.gso_max_segments);
+  if (change.transmit_queue.has_value()) message.Attribute(IFLA_TXQLEN, *change.transmit_queue);
   if (change.generate_addresses.has_value()) {
     const size_t families = message.Begin(IFLA_AF_SPEC);
     const size_t inet6 = message.Begin(AF_INET6);

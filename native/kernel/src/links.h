@@ -22,6 +22,8 @@ struct LinkChange {
   std::optional<uint32_t> mtu;
   // Segments of a super-packet at most.
   std::optional<uint32_t> gso_max_segments;
+  // Packets that may wait for whoever reads the interface.
+  std::optional<uint32_t> transmit_queue;
   // False: the interface gets no IPv6 address that nobody gave it.
   std::optional<bool> generate_addresses;
 };

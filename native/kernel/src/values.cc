@@ -137,6 +137,7 @@ LinkChange ReadLinkChange(const Napi::Value& value) {
       .up = BooleanProperty(object, "up"),
       .mtu = NumberProperty(object, "mtu"),
       .gso_max_segments = NumberProperty(object, "gsoMaxSegments"),
+      .transmit_queue = NumberProperty(object, "transmitQueue"),
       .generate_addresses = BooleanProperty(object, "generateAddresses"),
   };
 }
