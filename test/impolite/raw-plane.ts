@@ -73,6 +73,7 @@ interface Crafted {
 export class RawPlane implements DataPlane {
   readonly backend = 'wasm';
   readonly tun = undefined;
+  readonly userspace = undefined;
   readonly sockets: readonly SocketAddress[];
   /** Every datagram sent and received, oldest first, up to a bound. */
   readonly sent: Datagram[] = [];

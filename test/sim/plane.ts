@@ -125,6 +125,7 @@ export class SimPlane implements DataPlane {
   readonly backend = 'native';
   readonly sockets: readonly SocketAddress[];
   readonly tun = undefined;
+  readonly userspace = undefined;
   readonly drops: Record<string, number> = {};
   relayed = 0;
   /** What programs have open in each session. */

@@ -6,6 +6,9 @@
  * counted under `staleCommand`: the thing may have just been closed. No data packet ever crosses this interface on the native backend.
  */
 
+import type { Duplex } from 'node:stream';
+import type { UserSpace, UserSpaceOptions, UserSpaceStats } from './userspace.js';
+
 declare const brand: unique symbol;
 type Brand<T, B extends string> = T & { readonly [brand]: B };
 
@@ -50,6 +53,8 @@ export interface DataPlaneOptions {
   readonly listen: readonly Listen[];
   /** Absent: no kernel interface (user-space mode, relays). */
   readonly tun?: TunOptions;
+  /** Instead of `tun`: a TCP/IP host of our own stands where the kernel's would. With neither, no packet leaves or enters a session here (relays). */
+  readonly userspace?: UserSpaceOptions;
   /** `auto` (the default): trains of packets are sealed in the processor's vector lanes where it has them; `ring`: never. Native backend only. */
   readonly aead?: 'auto' | 'ring';
   /** Threads that move packets; `auto` (the default): one for each processor. Native backend only. */
@@ -117,13 +122,20 @@ export interface SessionAddresses {
 
 export type Protocol = 'tcp' | 'udp';
 
-/** One line of a session's compiled policy: what the remote side may reach at our side. */
+/**
+ * One line of a session's compiled policy: what the remote side may reach at our side. With a TUN, NAT makes the way to `target`. In user-space mode the data plane
+ * connects an ordinary socket to it before it answers the caller, who so sees the device's refusal, or its silence, as its own; a UDP flow has a socket
+ * of its own, until nothing has passed for 60 s (180 s once the device has answered).
+ */
 export interface AllowedService {
   readonly protocol: Protocol;
   readonly port: number;
-  /** Family in which packets for this service are handed to the TUN: that of its target. */
+  /** Family in which packets for this service are handed to the TUN, or the host in its place: that of its target. */
   readonly family: 4 | 6;
-  readonly target: SocketAddress;
+  /** Absent only where `local`. */
+  readonly target?: SocketAddress;
+  /** User-space mode, TCP: this program itself answers, by an `incoming` event for each stream. */
+  readonly local?: true;
   /** Present: the RTSP helper watches flows to this service. `lan` is our address on the device's LAN (media ports are reserved on it). */
   readonly rtsp?: { readonly lan: string };
   /** Index for accounting (`stats().services`), u32, chosen by TypeScript. */
@@ -176,6 +188,18 @@ export type DataPlaneEvent =
       readonly port: number;
       readonly reason: number;
     }
+  /**
+   * User-space mode: a caller's stream to a `local` service, connected. Who calls is the session's far end; `peer` is its address in our pool. Nobody takes it:
+   * destroy it.
+   */
+  | {
+      readonly type: 'incoming';
+      readonly session: SessionId;
+      readonly account: number;
+      readonly peer: string;
+      readonly peerPort: number;
+      readonly stream: Duplex;
+    }
   /** A path's counter passed 2^60 under one key: rekey it now. */
   | { readonly type: 'rekeyNeeded'; readonly session: SessionId; readonly path: PathId }
   /** A line for the log, from the data plane itself (never a packet's content, never a key). */
@@ -225,6 +249,8 @@ export interface DataPlaneStats {
   readonly ledger: { readonly payload: bigint; readonly overhead: bigint; readonly control: bigint; readonly keepAlive: bigint };
   /** How full trains are: so many calls of the AEAD had 1, 2–3, 4–7, 8–15, 16–31, 32–63, and 64 or more packets. */
   readonly trains: { readonly sealed: readonly bigint[]; readonly opened: readonly bigint[] };
+  /** In user-space mode. */
+  readonly userspace?: UserSpaceStats;
   /** Dropped packets by reason; the reasons are listed in native/core's `DropReason`. */
   readonly drops: Readonly<Record<string, bigint>>;
 }
@@ -235,6 +261,8 @@ export interface DataPlane {
   readonly sockets: readonly SocketAddress[];
   /** The TUN's real name and what it offloads, for `status`. */
   readonly tun: { readonly name: string; readonly offload: string } | undefined;
+  /** Present when opened with `userspace`: the local programs' way into sessions, which with a TUN is the kernel. */
+  readonly userspace: UserSpace | undefined;
 
   /** Sends one datagram as it is: handshake messages only. */
   sendHandshake(socket: number, to: SocketAddress, bytes: Uint8Array): void;

@@ -20,6 +20,8 @@ import type {
   SessionPolicy,
   SocketAddress,
 } from './data-plane.js';
+import { HostStreams, isHostEvent } from './streams.js';
+import type { HostEvent, HostOrders, UserSpaceStats } from './userspace.js';
 
 interface NativeTraffic {
   readonly id: number;
@@ -47,10 +49,11 @@ interface NativeStats {
   readonly keepAlive: bigint;
   readonly sealed: readonly bigint[];
   readonly opened: readonly bigint[];
+  readonly userspace?: UserSpaceStats;
   readonly drops: readonly { readonly name: string; readonly count: bigint }[];
 }
 
-interface NativeInstance {
+interface NativeInstance extends Required<HostOrders> {
   readonly sockets: readonly SocketAddress[];
   readonly tun: readonly [string, string] | null;
   sendHandshake(socket: number, to: SocketAddress, bytes: Uint8Array): void;
@@ -81,6 +84,11 @@ interface NativeInstance {
   close(): void;
 }
 
+type NativeEvent = DataPlaneEvent | HostEvent;
+
+/** Bytes of `UserSpaceOptions.budget` when nothing is said. */
+const HOST_BUDGET = 64 * 1_024 * 1_024;
+
 /** What the addon exports. */
 export interface NativeAddon {
   version(): string;
@@ -92,13 +100,20 @@ export interface NativeAddon {
       readonly tunName?: string;
       readonly tunOffload: boolean;
       readonly ring: boolean;
+      /** Bytes for the buffers of user-space mode; absent without it. */
+      readonly hostBudget?: number;
     },
-    onEvents: (events: readonly DataPlaneEvent[]) => void,
+    onEvents: (events: readonly NativeEvent[]) => void,
   ) => NativeInstance;
 }
 
 /** Opens the native data plane. Throws a ThicketError that says what to do about a port in use, a missing TUN or a missing privilege. */
 export function openNative(addon: NativeAddon, options: DataPlaneOptions, onEvents: OnEvents): DataPlane {
+  let streams: HostStreams | undefined;
+  const toEvents = (events: readonly NativeEvent[]): void => {
+    if (streams === undefined) onEvents(events.filter((event) => !isHostEvent(event)));
+    else onEvents(streams.translate(events));
+  };
   let inner: NativeInstance;
   try {
     inner = new addon.NativeDataPlane(
@@ -110,13 +125,15 @@ export function openNative(addon: NativeAddon, options: DataPlaneOptions, onEven
         ring: options.aead === 'ring',
         ...(typeof options.threads === 'number' ? { threads: options.threads } : {}),
         ...(options.tun === undefined ? {} : { tunName: options.tun.name }),
+        ...(options.userspace === undefined ? {} : { hostBudget: options.userspace.budget ?? HOST_BUDGET }),
       },
-      onEvents,
+      toEvents,
     );
   } catch (error) {
     throw explain(error, options);
   }
-  return new NativeBackend(inner);
+  if (options.userspace !== undefined) streams = new HostStreams(inner);
+  return new NativeBackend(inner, streams);
 }
 
 function explain(error: unknown, options: DataPlaneOptions): ThicketError {
@@ -153,10 +170,12 @@ class NativeBackend implements DataPlane {
   readonly backend = 'native';
   readonly sockets: readonly SocketAddress[];
   readonly tun: { readonly name: string; readonly offload: string } | undefined;
+  readonly userspace: HostStreams | undefined;
   readonly #inner: NativeInstance;
 
-  constructor(inner: NativeInstance) {
+  constructor(inner: NativeInstance, userspace: HostStreams | undefined) {
     this.#inner = inner;
+    this.userspace = userspace;
     this.sockets = inner.sockets;
     this.tun = inner.tun ? { name: inner.tun[0], offload: inner.tun[1] } : undefined;
   }
@@ -239,11 +258,13 @@ class NativeBackend implements DataPlane {
       media: s.media,
       ledger: { payload: s.payload, overhead: s.overhead, control: s.control, keepAlive: s.keepAlive },
       trains: { sealed: s.sealed, opened: s.opened },
+      ...(s.userspace === undefined ? {} : { userspace: s.userspace }),
       drops: Object.fromEntries(s.drops.map(({ name, count }) => [name, count])),
     };
   }
 
   async close(): Promise<void> {
     this.#inner.close();
+    this.userspace?.close();
   }
 }

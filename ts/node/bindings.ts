@@ -227,5 +227,5 @@ function subjectText(subject: Subject): string {
 }
 
 function same(a: AllowedService, b: AllowedService): boolean {
-  return a.protocol === b.protocol && a.port === b.port && a.target.host === b.target.host && a.target.port === b.target.port;
+  return a.protocol === b.protocol && a.port === b.port && a.target?.host === b.target?.host && a.target?.port === b.target?.port;
 }
