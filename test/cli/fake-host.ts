@@ -59,7 +59,8 @@ export function fakeHost(): FakeHost {
     status: () => ({
       schema: SCHEMA,
       version: '0.1.0',
-      backend: 'native',
+      backend: 'wasm',
+      backendShortfall: '@thicket/linux-x64-gnu is missing',
       node: { key: NODE, name: 'gw', network: NETWORK },
       state: 'up',
       listen: ['udp://0.0.0.0:7117'],

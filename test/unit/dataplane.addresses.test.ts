@@ -37,9 +37,9 @@ describe('a native data plane with several addresses', () => {
   const events: DataPlaneEvent[] = [];
   const children: Child[] = [];
 
-  function open(host: string): DataPlane {
+  async function open(host: string): Promise<DataPlane> {
     events.length = 0;
-    plane = openDataPlane({ nodeKey: bytes(9), listen: [{ host, port: 0 }] }, (batch) => {
+    plane = await openDataPlane({ nodeKey: bytes(9), listen: [{ host, port: 0 }] }, (batch) => {
       events.push(...batch);
     });
     return plane;
@@ -52,7 +52,7 @@ describe('a native data plane with several addresses', () => {
   });
 
   test.each(['0.0.0.0', '::'])('on %s: answers each child from the one that it called, frames, data and handshakes', async (host) => {
-    const parent = open(host);
+    const parent = await open(host);
     const called = ['127.0.0.2', '127.0.0.3'] as const;
     const generation = 1 as Generation;
     for (const [n, address] of called.entries()) {
@@ -81,8 +81,8 @@ describe('a native data plane with several addresses', () => {
     expect(children.map(({ got }) => got.map(({ from }) => from.address))).toEqual(called.map((address) => [address, address]));
   });
 
-  test('an order and the counters behind it come in that order, at once', () => {
-    const parent = open('127.0.0.1');
+  test('an order and the counters behind it come in that order, at once', async () => {
+    const parent = await open('127.0.0.1');
     for (let n = 1; n <= 1_000; n += 1) parent.linkRemove(n as LinkId);
     expect(parent.stats().drops['staleCommand']).toBe(1_000n);
   });

@@ -10,7 +10,7 @@ describe('the native data plane', () => {
   const log = async (options: Partial<DataPlaneOptions>): Promise<readonly DataPlaneEvent[]> => {
     const events: DataPlaneEvent[] = [];
     const listen = [{ host: '127.0.0.1', port: 0 }];
-    plane = openDataPlane({ nodeKey: new Uint8Array(32), listen, ...options }, (batch) => void events.push(...batch));
+    plane = await openDataPlane({ nodeKey: new Uint8Array(32), listen, ...options }, (batch) => void events.push(...batch));
     await waitFor(() => events.length > 0, { what: 'a line' });
     return events;
   };

@@ -9,7 +9,7 @@ describe('the native data plane', () => {
 
   test('says in the log what its sockets got', async () => {
     const events: DataPlaneEvent[] = [];
-    plane = openDataPlane({ nodeKey: new Uint8Array(32), listen: [{ host: '127.0.0.1', port: 0 }] }, (batch) => {
+    plane = await openDataPlane({ nodeKey: new Uint8Array(32), listen: [{ host: '127.0.0.1', port: 0 }] }, (batch) => {
       events.push(...batch);
     });
     await waitFor(() => events.length > 0, { what: 'a line' });

@@ -1,24 +1,22 @@
 /** `thicket --version`: the program's version and that of both addons, which are loaded for this alone. */
-import { createRequire } from 'node:module';
-import { join } from 'node:path';
+import { type AddonName, hostSources, loadAddon } from '../addons/index.js';
 import { describe } from '../errors.js';
-import { packageRoot } from '../package-root.js';
 import { version } from '../version.js';
 
-const ADDONS = [
-  ['addon', 'build/Release/thicket_addon.node'],
-  ['kernel', 'build/Release/thicket_kernel.node'],
-] as const;
+const ADDONS: readonly (readonly [string, AddonName])[] = [
+  ['addon', 'thicket_addon'],
+  ['kernel', 'thicket_kernel'],
+];
 
 export function versionText(): string {
-  return [`thicket ${version}`, ...ADDONS.map(([name, file]) => `${name} ${addonVersion(file)}`)].join('\n');
+  return [`thicket ${version}`, ...ADDONS.map(([word, name]) => `${word} ${addonVersion(name)}`)].join('\n');
 }
 
 /** One addon's version, or why it can't be loaded. */
-function addonVersion(file: string): string {
+function addonVersion(name: AddonName): string {
   try {
-    return (createRequire(import.meta.url)(join(packageRoot, file)) as { version(): string }).version();
+    return loadAddon(name, hostSources(process.env)).addon.version();
   } catch (error) {
-    return `missing (${describe(error).split('\n', 1)[0] ?? ''})`;
+    return `missing (${describe(error)})`;
   }
 }

@@ -75,6 +75,8 @@ export interface StatusDocument {
   readonly schema: number;
   readonly version: string;
   readonly backend: string;
+  /** One line: why it isn't the better one. Null for the best. */
+  readonly backendShortfall: string | null;
   readonly node: { readonly key: string; readonly name: string | null; readonly network: string | null };
   readonly state: 'up' | 'connecting';
   readonly listen: readonly string[];

@@ -1,4 +1,4 @@
 export * from './data-plane.js';
 export { join } from './join.js';
-export { loadAddon, openDataPlane } from './loader.js';
+export { type Backend, type BackendName, chooseBackend, openDataPlane } from './loader.js';
 export { type Datagrams, type Splice, StreamError, type StreamErrorCode, type UserSpace } from './userspace.js';

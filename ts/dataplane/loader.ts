@@ -1,41 +1,67 @@
-/** Picks the best data plane that this place can run. Every load error is kept: the message is built from that evidence. */
-import { createRequire } from 'node:module';
-import { join } from 'node:path';
-import { describe, ThicketError } from '../errors.js';
-import { packageRoot } from '../package-root.js';
-import { version } from '../version.js';
+/**
+ * Picks the best data plane that this place can run: the native addon, else WebAssembly, else an error with every reason. `THICKET_BACKEND=native|wasm` forces one:
+ * then it is that or an error.
+ */
+import { type Environment, hostSources, type LoadedAddon, loadAddon, type Sources } from '../addons/index.js';
+import { describe, isThicketError, ThicketError } from '../errors.js';
 import type { DataPlane, DataPlaneOptions, OnEvents } from './data-plane.js';
 import { type NativeAddon, openNative } from './native.js';
 
-const ADDON = join(packageRoot, 'build/Release/thicket_addon.node');
+export type BackendName = DataPlane['backend'];
 
-export type Environment = Readonly<Record<string, string | undefined>>;
+export interface Backend {
+  readonly name: BackendName;
+  /** Where it comes from: `@thicket/linux-x64-gnu`, `build/Release`, or this package itself. */
+  readonly from: string;
+  /** One line: why it isn't the better one. Undefined for the best. */
+  readonly shortfall: string | undefined;
+  open(options: DataPlaneOptions, onEvents: OnEvents): DataPlane | Promise<DataPlane>;
+}
 
-/**
- * Loads the native addon. Throws BACKEND_UNAVAILABLE when it can't be loaded or is of another version, or when `THICKET_BACKEND=wasm` asks
- * for the backend that this version doesn't have yet.
- */
-export function loadAddon(env: Environment, load: (path: string) => unknown = createRequire(import.meta.url)): NativeAddon {
-  const forced = env.THICKET_BACKEND;
-  if (forced !== undefined && forced !== '' && forced !== 'native') {
-    const known = forced === 'wasm' ? 'the wasm backend is not in this version' : `THICKET_BACKEND=${forced} is not a backend`;
-    throw new ThicketError('BACKEND_UNAVAILABLE', `${known}: unset THICKET_BACKEND or set it to native`);
+/** What can be chosen from, for tests to be other. */
+export interface Choice {
+  readonly sources: () => Sources;
+  /** Opens the WebAssembly backend; undefined where this version has none. */
+  readonly wasm: Backend['open'] | undefined;
+}
+
+/** Throws BACKEND_UNAVAILABLE when nothing can be loaded, or not what `THICKET_BACKEND` asks for. */
+export function chooseBackend(
+  env: Environment = process.env,
+  choice: Choice = { sources: () => hostSources(env), wasm: undefined },
+): Backend {
+  const forced = env.THICKET_BACKEND || undefined;
+  switch (forced) {
+    case 'native':
+      return native(choice);
+    case 'wasm':
+      return wasm(choice, 'THICKET_BACKEND=wasm asks for it');
+    case undefined:
+      break;
+    default:
+      throw new ThicketError('BACKEND_UNAVAILABLE', `THICKET_BACKEND=${forced} is not a backend: set it to native or wasm, or unset it`);
   }
-  let addon: NativeAddon;
   try {
-    addon = load(ADDON) as NativeAddon;
+    return native(choice);
   } catch (error) {
-    const reason = describe(error).split('\n', 1)[0] ?? '';
-    throw new ThicketError('BACKEND_UNAVAILABLE', `the native addon can't be loaded (${reason}): run npm run build`, { cause: error });
+    if (!isThicketError(error) || error.code !== 'BACKEND_UNAVAILABLE' || choice.wasm === undefined) throw error;
+    return wasm(choice, describe(error));
   }
-  if (addon.version() !== version) {
-    const text = `the native addon is version ${addon.version()}, the program ${version}: run npm run build`;
-    throw new ThicketError('BACKEND_UNAVAILABLE', text);
+}
+
+function native({ sources }: Choice): Backend {
+  const { addon, from } = loadAddon('thicket_addon', sources()) as LoadedAddon & { readonly addon: NativeAddon };
+  return { name: 'native', from, shortfall: undefined, open: (options, onEvents) => openNative(addon, options, onEvents) };
+}
+
+function wasm(choice: Choice, shortfall: string): Backend {
+  if (choice.wasm === undefined) {
+    throw new ThicketError('BACKEND_UNAVAILABLE', 'the wasm backend is not in this version: unset THICKET_BACKEND or set it to native');
   }
-  return addon;
+  return { name: 'wasm', from: 'thicket', shortfall, open: choice.wasm };
 }
 
 /** Opens the data plane that `env` allows. */
-export function openDataPlane(options: DataPlaneOptions, onEvents: OnEvents, env: Environment = process.env): DataPlane {
-  return openNative(loadAddon(env), options, onEvents);
+export async function openDataPlane(options: DataPlaneOptions, onEvents: OnEvents, env: Environment = process.env): Promise<DataPlane> {
+  return await chooseBackend(env).open(options, onEvents);
 }

@@ -1,13 +1,8 @@
 /** Loads the C++ addon and puts its errors into Thicket's words. */
-import { createRequire } from 'node:module';
 import { constants } from 'node:os';
-import { join } from 'node:path';
-import { describe, ThicketError } from '../errors.js';
-import { packageRoot } from '../package-root.js';
-import { version } from '../version.js';
+import { hostSources, loadAddon, type Sources } from '../addons/index.js';
+import { ThicketError } from '../errors.js';
 import type { FlowFilter, KernelNet, LinkChange, NewRoute, Rule } from './kernel-net.js';
-
-const ADDON = join(packageRoot, 'build/Release/thicket_kernel.node');
 
 /** What the addon exports. Adding what is there and deleting what isn't are errors to it. */
 export interface KernelAddon extends Omit<KernelNet, 'addRoute' | 'addRule'> {
@@ -30,26 +25,13 @@ const ESRCH = 3;
 let loaded: KernelNet | undefined;
 
 /** Loads the addon at the first call. Throws BACKEND_UNAVAILABLE when it can't be loaded or is of another version. */
-export function loadKernel(load?: (path: string) => unknown): KernelNet {
-  if (load !== undefined) return new AddonKernel(loadAddon(load));
-  loaded ??= new AddonKernel(loadAddon(createRequire(import.meta.url)));
+export function loadKernel(sources?: Sources): KernelNet {
+  if (sources !== undefined) return wrap(sources);
+  loaded ??= wrap(hostSources(process.env));
   return loaded;
 }
 
-function loadAddon(load: (path: string) => unknown): KernelAddon {
-  let addon: KernelAddon;
-  try {
-    addon = load(ADDON) as KernelAddon;
-  } catch (error) {
-    const reason = describe(error).split('\n', 1)[0] ?? '';
-    throw new ThicketError('BACKEND_UNAVAILABLE', `the kernel addon can't be loaded (${reason}): run npm run build`, { cause: error });
-  }
-  if (addon.version() !== version) {
-    const text = `the kernel addon is version ${addon.version()}, the program ${version}: run npm run build`;
-    throw new ThicketError('BACKEND_UNAVAILABLE', text);
-  }
-  return addon;
-}
+const wrap = (sources: Sources): KernelNet => new AddonKernel(loadAddon('thicket_kernel', sources).addon as KernelAddon);
 
 class AddonKernel implements KernelNet {
   readonly #addon: KernelAddon;

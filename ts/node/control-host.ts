@@ -35,6 +35,8 @@ export interface NodeControlOptions {
   readonly self: PublicKey;
   readonly clock: Clock;
   readonly plane: DataPlane;
+  /** Why it isn't a better one. */
+  readonly shortfall: string | undefined;
   readonly pool: AddressPool | undefined;
   readonly ipv6: string | undefined;
   readonly config: () => Config;
@@ -76,6 +78,7 @@ export class NodeControl implements ControlHost {
       schema: SCHEMA,
       version,
       backend: plane.backend,
+      backendShortfall: this.#o.shortfall ?? null,
       node: { key: self, name: membership?.name ?? null, network: membership?.network.key ?? null },
       state: parents.length === 0 || parents.some((p) => p.link !== undefined) ? 'up' : 'connecting',
       listen:

@@ -450,6 +450,7 @@ export class Node implements RunningNode {
       self: this.key,
       clock: this.#clock,
       plane: place.plane,
+      shortfall: place.backend.shortfall,
       pool: place.ground?.pool,
       ipv6: place.ipv6,
       config: () => this.#settings.config,

@@ -4,7 +4,7 @@
  */
 import type { Logger } from 'pino';
 import type { Config } from '../config/index.js';
-import { type DataPlane, type DataPlaneEvent, openDataPlane } from '../dataplane/index.js';
+import { type Backend, chooseBackend, type DataPlane, type DataPlaneEvent } from '../dataplane/index.js';
 import { describe } from '../errors.js';
 import { Nat } from '../gateway/nat/index.js';
 import { HostNet, type KernelNet, loadKernel } from '../kernel/index.js';
@@ -23,6 +23,7 @@ export interface Ground {
 }
 
 export interface Place {
+  readonly backend: Backend;
   readonly plane: DataPlane;
   readonly ipv6: string | undefined;
   readonly ground: Ground | undefined;
@@ -44,8 +45,10 @@ export async function takePlace(options: PlaceOptions, undo: Undo): Promise<Plac
   const { config, stateFolder, pair, clock, log } = options;
   const { name, ipv4, offload, aead, threads } = config.interface;
   const hidden = config.listen.length === 0 || config.allowUnrelayed;
-  const open = (tun: boolean): DataPlane => {
-    const plane = openDataPlane(
+  const backend = chooseBackend();
+  if (backend.shortfall !== undefined) log.warn(`the ${backend.name} backend moves packets: ${backend.shortfall}`);
+  const open = async (tun: boolean): Promise<DataPlane> => {
+    const plane = await backend.open(
       { nodeKey: keyBytes(pair.publicKey), listen: config.listen, aead, threads, ...(tun ? { tun: { name, offload } } : {}) },
       (events) => {
         for (const event of events) {
@@ -61,7 +64,7 @@ export async function takePlace(options: PlaceOptions, undo: Undo): Promise<Plac
     undo.push(() => plane.close());
     return plane;
   };
-  if (!hidden) return { plane: open(false), ipv6: undefined, ground: undefined };
+  if (!hidden) return { backend, plane: await open(false), ipv6: undefined, ground: undefined };
 
   const kernel = loadKernel();
   const ipv6 = ipv6Pool(options);
@@ -88,9 +91,9 @@ export async function takePlace(options: PlaceOptions, undo: Undo): Promise<Plac
   });
   undo.push(() => net.detach());
   await net.prepare();
-  const plane = open(true);
+  const plane = await open(true);
   await net.attach();
-  return { plane, ipv6, ground: { kernel, pool, nat: new Nat(kernel, net) } };
+  return { backend, plane, ipv6, ground: { kernel, pool, nat: new Nat(kernel, net) } };
 }
 
 /** Without IPv6 on this host no name gets an AAAA record, since nothing could be sent there. */

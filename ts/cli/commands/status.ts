@@ -22,6 +22,7 @@ async function status(options: NodeOption & JsonOption): Promise<void> {
       ['key', node.key],
       ['network', node.network],
       ['version', `${document.version}, ${document.backend} backend`],
+      ['why not native', document.backendShortfall],
       ['listens', document.listen.length === 0 ? null : document.listen.join(', ')],
       ['interface', interfaceText(document)],
       ['dns', dns === null ? null : `.${dns.domain} on ${dns.addresses.join(', ')} port ${dns.port}`],
