@@ -38,7 +38,7 @@ describe('help', () => {
 
   test('every command of the first release is there', () => {
     const wanted = [
-      ...['network create', 'network sign', 'node init', 'node request', 'join', 'up', 'check', 'reload', 'config example'],
+      ...['network create', 'network sign', 'node init', 'node request', 'join', 'up', 'check', 'doctor', 'reload', 'config example'],
       ...['status', 'tree', 'routes', 'sessions', 'services', 'ping', 'trace', 'resolve', 'forward'],
       ...['expose', 'unexpose', 'allow', 'deny', 'trust add', 'trust remove', 'trust list', 'dns install', 'dns remove'],
     ];
@@ -47,7 +47,7 @@ describe('help', () => {
 
   test('what design.md wants as JSON has --json', () => {
     const json = commands.filter(([, command]) => command.options.some((option) => option.long === '--json')).map(([path]) => path);
-    const wanted = ['status', 'tree', 'routes', 'sessions', 'services', 'ping', 'trace', 'resolve', 'trust list'];
+    const wanted = ['status', 'tree', 'routes', 'sessions', 'services', 'ping', 'trace', 'resolve', 'trust list', 'doctor'];
     expect(json).toEqual(expect.arrayContaining(wanted));
   });
 

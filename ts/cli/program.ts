@@ -4,6 +4,7 @@ import { registerAllow, registerDeny } from './commands/allow.js';
 import { registerCheck } from './commands/check.js';
 import { registerConfig } from './commands/config.js';
 import { registerDns } from './commands/dns.js';
+import { registerDoctor } from './commands/doctor.js';
 import { registerJoin, registerNode } from './commands/enrol.js';
 import { registerExpose, registerUnexpose } from './commands/expose.js';
 import { registerForward } from './commands/forward.js';
@@ -22,7 +23,7 @@ import { versionText } from './version.js';
 
 const GROUPS: readonly (readonly [string, readonly ((program: Command) => void)[]])[] = [
   ['Joining:', [registerNetwork, registerNode, registerJoin]],
-  ['Running:', [registerUp, registerCheck, registerReload, registerConfig]],
+  ['Running:', [registerUp, registerCheck, registerDoctor, registerReload, registerConfig]],
   [
     'Looking:',
     [registerStatus, registerTree, registerRoutes, registerSessions, registerServices, registerPing, registerTrace, registerResolve],
