@@ -204,6 +204,11 @@ describe('up and check', () => {
   });
 
   describe('what only a start can find', () => {
+    /** The node must have an interface: without one it would do as well as it can. */
+    const onInterface = (): void => {
+      host.write('thicket.yaml', stringify({ ...node.config, interface: { mode: 'tun' } }));
+    };
+
     const occupy = async (protocol: 'udp' | 'tcp', address: string, port: number): Promise<void> => {
       const other = await host.spawn(['/usr/bin/python3', LINES, 'serve', address, String(port), protocol]);
       await other.waitForLine(/^ready$/);
@@ -241,10 +246,12 @@ describe('up and check', () => {
         /^interface thicket0 can't be made \(.*\): check that \/dev\/net\/tun is /,
       ],
     ])('%s', async (_, mount, says) => {
+      onInterface();
       expect(await refusal(up(), ['unshare', '-m', 'sh', '-c', `${mount} && exec "$@"`, 'sh'])).toMatch(says);
     });
 
     test('no CAP_NET_ADMIN', async () => {
+      onInterface();
       const line = await refusal(up(), ['setpriv', '--bounding-set', '-net_admin', '--inh-caps', '-net_admin']);
       expect(line).toMatch(/: run as root or with CAP_NET_ADMIN$/);
     });
@@ -260,6 +267,7 @@ describe('up and check', () => {
     });
 
     test('no libnftables', async () => {
+      onInterface();
       const hide = 'for f in /usr/lib/*/libnftables.so.1; do mount --bind /dev/null $f || exit; done; exec "$@"';
       expect(await refusal(up(), ['unshare', '-m', 'sh', '-c', hide, 'sh'])).toMatch(
         /^libnftables\.so\.1 is missing: install the package libnftables1/,

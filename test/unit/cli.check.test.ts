@@ -118,7 +118,6 @@ describe('a configuration alone', () => {
     ['relaying for somebody who is nobody', [PARENT, 'relay: { for: everybody }'], /^2: relay\.for: names nobody: use any, none, or /],
     ['a rekey interval without a unit', [PARENT, 'session: { rekey: "120" }'], /^2: session\.rekey: "120" is not a duration: /],
     ['endpoints on a node that listens', ['listen: ["udp://0.0.0.0:7117"]', CAMERA], /^2: a node that listens hosts no endpoints, /],
-    ['a mode of later versions', [PARENT, 'interface: { mode: userspace }'], /^2: user-space mode is not in this version: /],
   ])('%s is one line with its line number', async (_, lines, expected) => {
     expect(await refusal(...lines)).toMatch(expected);
   });

@@ -101,6 +101,20 @@ describe('for people', () => {
     expect(text).not.toMatch(/null|undefined|warning|^(network|listens|interface|dns|drops) /m);
   });
 
+  test('status says why there is no interface', async () => {
+    const full = host.status();
+    host.status = () => ({
+      ...full,
+      mode: 'userspace',
+      modeReason: 'no /dev/net/tun',
+      userspace: { streams: 3, datagrams: 1, buffered: 2_000, refused: 0 },
+      interface: null,
+    });
+    const text = await shell.done(['status']);
+    expect(text).toMatch(/^mode +user space: no \/dev\/net\/tun; 3 streams, 2\.0 kB in buffers$/m);
+    expect(text).not.toMatch(/^interface /m);
+  });
+
   test('tree is drawn from the parents down', async () => {
     expect((await shell.done(['tree'])).split('\n')).toEqual([
       `${keyOf('p')}  parent, up`,

@@ -6,8 +6,8 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { pino } from 'pino';
 import type { EndpointConfig } from '../../ts/config/index.js';
 import { Endpoints } from '../../ts/gateway/endpoints.js';
-import type { Nat, NatService } from '../../ts/gateway/nat/index.js';
-import type { KernelNet } from '../../ts/kernel/index.js';
+import type { Lan, Translation } from '../../ts/gateway/lan.js';
+import type { NatService } from '../../ts/gateway/nat/index.js';
 import { AddressPool } from '../../ts/naming/index.js';
 import { BUILD_TIME } from '../../ts/trust/build-time.js';
 import { encodeBundle, NetworkFolder, NodeStore, parseWho } from '../../ts/trust/index.js';
@@ -42,24 +42,25 @@ function gateway(): { endpoints: Endpoints; nat: { refuse: boolean; services: re
     log,
   });
   const nat = { refuse: false, services: [] as readonly NatService[] };
-  const kernel: Pick<KernelNet, 'routeTo' | 'addresses'> = {
-    routeTo: (host) =>
-      host === '192.168.9.9' ? Promise.reject(new Error('no route')) : Promise.resolve({ source: '192.168.1.1', interface: 'lan0' }),
+  const lan: Lan = {
+    routeTo: (host) => (host === '192.168.9.9' ? Promise.reject(new Error('no route')) : Promise.resolve({ source: '192.168.1.1' })),
     addresses: () => Promise.resolve([]),
   };
-  const rules: Pick<Nat, 'apply'> = {
+  const rules: Translation = {
     apply: (services) => {
       if (nat.refuse) return Promise.reject(new Error('no'));
       nat.services = services;
       return Promise.resolve();
     },
+    cut: () => Promise.resolve(),
   };
   const endpoints = new Endpoints({
     store,
     membership: () => membership,
     pool,
-    kernel: kernel as KernelNet,
-    nat: rules as Nat,
+    lan,
+    nat: rules,
+    answers: false,
     log,
     pools: ['198.18.0.0/24'],
     wallSeconds: () => NOW,

@@ -293,6 +293,15 @@ describe('opening and closing', () => {
     await expect(openDns({ ...options, addresses: ['192.0.2.1'], port: free })).rejects.toMatchObject({ code: 'BAD_ARGUMENT' });
   });
 
+  test('takes a port that is free for UDP and TCP when told none', async () => {
+    const options = { addresses: ['127.0.0.1'], domain: 'thicket', pools: [], ttlMs: 1_000, log, host: bench.host };
+    const server = await openDns({ ...options, port: 0 });
+    for (const args of [[], ['+tcp']]) {
+      expect(await dig('-p', String(server.port), ...args, 'camera.home.thicket', 'A')).toMatchObject({ status: 'NOERROR' });
+    }
+    await server.close();
+  });
+
   test('closes with questions and connections open', async () => {
     const other = await freePort();
     const closing = await openDns({

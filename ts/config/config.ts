@@ -32,7 +32,8 @@ import {
 
 export interface ServiceConfig extends ServicePort {
   readonly rtsp: boolean;
-  readonly target: HostPort;
+  /** Absent only where a program that embeds the node answers by itself; never in a file. */
+  readonly target?: HostPort;
   readonly allow: readonly Who[];
   /** The target may be in loopback, link-local, the pool or the gateway itself. */
   readonly force: boolean;
@@ -59,6 +60,8 @@ export interface Config {
   readonly allowUnrelayed: boolean;
   readonly interface: {
     readonly name: string;
+    /** `auto`: a TUN where this host gives one, else user-space mode. */
+    readonly mode: 'auto' | 'tun' | 'userspace';
     readonly ipv4: string;
     /** A /64, made up and kept by the node, or no IPv6. */
     readonly ipv6: string | 'auto' | 'off';
@@ -67,7 +70,12 @@ export interface Config {
     /** That move packets; `auto`: one for each processor. */
     readonly threads: 'auto' | number;
   };
-  readonly dns: { readonly domain: string; readonly port: number; readonly ttlMs: number };
+  readonly dns: {
+    readonly domain: string;
+    /** Undefined: 53 on the interface, one that is free in user-space mode. */
+    readonly port: number | undefined;
+    readonly ttlMs: number;
+  };
   readonly networks: ReadonlyMap<string, NetworkRef>;
   readonly trust: readonly Trusted[];
   readonly session: { readonly rekeyMs: number };
@@ -210,9 +218,6 @@ function build(raw: ConfigText, place: Place, stateFolder: string): Config {
   const network: NetworkLookup = (text) => networks.get(text)?.key ?? parseNetworkRef(text).key;
   const list = <A, B>(items: readonly A[], path: Path, read: (item: A, index: number) => B): B[] =>
     items.map((item, index) => place.at([...path, index], () => read(item, index)));
-  if (raw.interface.mode === 'userspace') {
-    throw place.error(['interface', 'mode'], 'user-space mode is not in this version: use mode: tun');
-  }
   const config: Config = {
     listen: list(raw.listen, ['listen'], parseListen),
     parents: list(raw.parents, ['parents'], parseParent),
@@ -223,6 +228,7 @@ function build(raw: ConfigText, place: Place, stateFolder: string): Config {
     allowUnrelayed: raw.allow_unrelayed,
     interface: {
       name: place.at(['interface', 'name'], () => interfaceName(raw.interface.name)),
+      mode: raw.interface.mode,
       ipv4: place.at(['interface', 'ipv4'], () => parsePool(raw.interface.ipv4, 4, 8, 29)),
       ipv6: place.at(['interface', 'ipv6'], () =>
         raw.interface.ipv6 === 'auto' || raw.interface.ipv6 === 'off' ? raw.interface.ipv6 : parsePool(raw.interface.ipv6, 6, 64, 64),

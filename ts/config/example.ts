@@ -16,12 +16,15 @@ parents: ["udp://203.0.113.5:7117#2awhwlq7kn33nz6cbzlikqsxxwuf6lnlapattmee44jlbf
 # A node that listens shows its address to the world, so it hosts no endpoints and has no interface of its own unless this is true. (restart)
 # allow_unrelayed: false
 
-# The kernel interface and the pools of local addresses; ipv6 is auto (a random fd00::/8 network, kept), off, or a /64. offload: off takes and gives
-# plain packets, should a driver mishandle large ones. aead: ring seals without the processor's vector lanes (AVX-512, AVX2). threads: so many move
-# packets; auto is one for each processor. (restart)
-# interface: { name: thicket0, mode: tun, ipv4: 198.18.0.0/15, ipv6: auto, offload: auto, aead: auto, threads: auto }
+# With mode: tun the node makes a kernel interface, which every program on this host can use; it needs root (or CAP_NET_ADMIN), /dev/net/tun and
+# nftables. With userspace it needs none of these: programs come in by forwards, and devices behind a gateway are reached from ordinary sockets. With
+# auto it takes tun where it can, and says in thicket status why where it can't. name is the kernel interface's. ipv4 and ipv6 are the pools of local
+# addresses; ipv6 is auto (a random fd00::/8 network, kept), off, or a /64. offload: off takes and gives plain packets, should a driver mishandle large
+# ones. aead: ring seals without the processor's vector lanes (AVX-512, AVX2). threads: so many move packets; auto is one for each processor. (restart)
+# interface: { name: thicket0, mode: auto, ipv4: 198.18.0.0/15, ipv6: auto, offload: auto, aead: auto, threads: auto }
 
-# The DNS server listens on the pool's first address; how long answers may be kept. (restart)
+# The DNS server listens on the pool's first address and port 53; in user-space mode on 127.0.0.1 and a port of the system's choice, which thicket status
+# shows. ttl: how long answers may be kept. (restart)
 # dns: { domain: thicket, port: 53, ttl: 60s }
 
 # Nicknames: <name>.home.thicket is what this network certified as <name>. For another network than our own, its naming secret behind a dot

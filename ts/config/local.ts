@@ -77,13 +77,11 @@ function apply(stored: Stored, config: Config, change: Change): Stored {
       if (config.endpoints.some((e) => e.name === change.name)) {
         throw new ThicketError('EXISTS', `${change.name} is in the configuration file already: change it there, then thicket reload`);
       }
-      const services = change.services.map(({ protocol, port, rtsp, force, target }) => ({
-        protocol,
-        port,
-        rtsp,
-        force,
-        target: { ...target },
-      }));
+      const services = change.services.map(({ protocol, port, rtsp, force, target }) => {
+        if (target === undefined)
+          throw new ThicketError('BAD_ARGUMENT', 'a service without a target lives with the program that answers: listen there');
+        return { protocol, port, rtsp, force, target: { ...target } };
+      });
       const ports = new Set(services.map((s) => `${s.protocol}/${s.port}`));
       if (ports.size < services.length) throw new ThicketError('BAD_ARGUMENT', 'two targets for one port: give each a port of its own');
       const rules = change.allow.map((who) => ({ who: canonical(who, config), endpoint: change.name, allow: true }));

@@ -35,7 +35,7 @@ export const ConfigShape = z.strictObject({
   interface: z.prefault(
     z.strictObject({
       name: z._default(Text, 'thicket0'),
-      mode: z._default(z.enum(['tun', 'userspace']), 'tun'),
+      mode: z._default(z.enum(['auto', 'tun', 'userspace']), 'auto'),
       ipv4: z._default(Text, '198.18.0.0/15'),
       ipv6: z._default(Text, 'auto'),
       offload: z._default(z.enum(['auto', 'off']), 'auto'),
@@ -47,7 +47,7 @@ export const ConfigShape = z.strictObject({
   dns: z.prefault(
     z.strictObject({
       domain: z._default(Text, 'thicket'),
-      port: z._default(whole(1, 65_535), 53),
+      port: z.optional(whole(1, 65_535)),
       ttl: z._default(Text, '60s'),
     }),
     {},

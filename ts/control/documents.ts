@@ -86,6 +86,12 @@ export interface StatusDocument {
   readonly services: readonly ServiceDocument[];
   readonly routes: number;
   readonly interface: { readonly name: string; readonly offload: string; readonly ipv4: string; readonly ipv6: string | null } | null;
+  /** How programs and devices here meet the overlay: by an interface, or in user-space mode; null on a relay without either. */
+  readonly mode: 'tun' | 'userspace' | null;
+  /** Why it is user-space mode. */
+  readonly modeReason: string | null;
+  /** In user-space mode: TCP streams, UDP flows, bytes that wait in buffers, streams refused for want of them. */
+  readonly userspace: { readonly streams: number; readonly datagrams: number; readonly buffered: number; readonly refused: number } | null;
   readonly dns: { readonly domain: string; readonly addresses: readonly string[]; readonly port: number } | null;
   readonly relay: { readonly packets: number; readonly bytes: number; readonly labels: number };
   readonly ledger: { readonly payload: number; readonly overhead: number; readonly control: number; readonly keepAlive: number };

@@ -4,13 +4,13 @@
  */
 import ipaddr from 'ipaddr.js';
 import type { Logger } from 'pino';
-import type { EndpointConfig, ServiceConfig } from '../config/index.js';
+import type { EndpointConfig, HostPort, ServiceConfig } from '../config/index.js';
 import { describe, ThicketError } from '../errors.js';
-import type { KernelNet } from '../kernel/index.js';
 import type { Addresses, AddressPool } from '../naming/index.js';
 import type { EndpointIdentity, KeyPair, Membership, NodeStore, PublicKey } from '../trust/index.js';
 import { equalBytes, formatWho, nameKeyPair } from '../trust/index.js';
-import type { Nat, NatService } from './nat/index.js';
+import type { Lan, Translation } from './lan.js';
+import type { NatService } from './nat/index.js';
 import type { Service } from './policy.js';
 
 export interface HostedEndpoint {
@@ -29,8 +29,10 @@ export interface EndpointsOptions {
   /** The certificate that endpoints are certified under; none before the node has joined. */
   readonly membership: () => Membership | undefined;
   readonly pool: AddressPool;
-  readonly kernel: KernelNet;
-  readonly nat: Nat;
+  readonly lan: Lan;
+  readonly nat: Translation;
+  /** Whether this program can answer for an endpoint: in user-space mode it can. */
+  readonly answers: boolean;
   readonly log: Logger;
   /** Networks in which no target may lie without `force`. */
   readonly pools: readonly string[];
@@ -113,7 +115,13 @@ export class Endpoints {
     const name = `${endpoint}:${protocol}/${port}`;
     const account = this.#accounts.get(name) ?? this.#accounts.size;
     this.#accounts.set(name, account);
-    const base = { protocol, port, rtsp, target, allow, force, account };
+    const base = { protocol, port, rtsp, allow, force, account };
+    if (target === undefined) return this.#o.answers ? base : { ...base, off: 'this program answers in user-space mode only' };
+    return this.#toDevice(endpoint, { ...base, target });
+  }
+
+  async #toDevice(endpoint: string, base: Service & { readonly target: HostPort }): Promise<Service> {
+    const { target, port } = base;
     const lan = await this.#lan(target.host);
     if ('source' in lan) return { ...base, lan: lan.source };
     this.#o.log.warn({ endpoint, port }, 'a service is off: there is no route to its device');
@@ -126,7 +134,7 @@ export class Endpoints {
     if (host.includes(':') && !this.#o.pools.some((pool) => pool.includes(':')))
       return { off: `the target ${host} needs IPv6 here: set interface.ipv6` };
     try {
-      return { source: (await this.#o.kernel.routeTo(host)).source };
+      return { source: (await this.#o.lan.routeTo(host)).source };
     } catch (error) {
       return { off: `there is no route to ${host}: ${describe(error)}` };
     }
@@ -135,6 +143,7 @@ export class Endpoints {
   /** Whether the way to some device has come, gone or moved since `apply`, or its NAT rule is still missing: then apply again. */
   async moved(): Promise<boolean> {
     for (const service of this.all().flatMap((endpoint) => endpoint.services)) {
+      if (service.target === undefined) continue;
       const lan = await this.#lan(service.target.host);
       const source = 'source' in lan ? lan.source : undefined;
       if (service.lan !== source || (source !== undefined && service.off !== undefined)) return true;
@@ -143,16 +152,16 @@ export class Endpoints {
   }
 
   async #checkTarget(config: EndpointConfig, service: ServiceConfig): Promise<void> {
-    if (service.force) return;
-    const address = ipaddr.parse(service.target.host);
+    const { target, force } = service;
+    if (force || target === undefined) return;
+    const address = ipaddr.parse(target.host);
     const where = forbidden(address, this.#o.pools);
     const own =
-      where ??
-      ((await this.#o.kernel.addresses()).some((a) => sameAddress(a.address, service.target.host)) ? "this gateway's own" : undefined);
+      where ?? ((await this.#o.lan.addresses()).some((a) => sameAddress(a.address, target.host)) ? "this gateway's own" : undefined);
     if (own !== undefined) {
       throw new ThicketError(
         'BAD_CONFIG',
-        `${config.name}: the target ${service.target.host} is ${own} address: choose a device on the LAN, or say force`,
+        `${config.name}: the target ${target.host} is ${own} address: choose a device on the LAN, or say force`,
       );
     }
   }
@@ -174,7 +183,7 @@ function meet(a: PreparedEndpoints, b: PreparedEndpoints): Map<PublicKey, Hosted
   return both;
 }
 
-const sameTarget = (a: Service, b: Service): boolean => a.target.host === b.target.host && a.target.port === b.target.port;
+const sameTarget = (a: Service, b: Service): boolean => a.target?.host === b.target?.host && a.target?.port === b.target?.port;
 
 /** `camera.gw` always; `camera` where the network granted it. Nobody finds an endpoint by name without the naming secret. */
 function names(name: string, identity: EndpointIdentity, membership: Membership): KeyPair[] {
@@ -198,13 +207,9 @@ function forbidden(address: ipaddr.IPv4 | ipaddr.IPv6, pools: readonly string[])
 const sameAddress = (a: string, b: string): boolean => ipaddr.parse(a).toNormalizedString() === ipaddr.parse(b).toNormalizedString();
 
 function natServices(endpoint: HostedEndpoint): NatService[] {
-  return endpoint.services
-    .filter((service) => service.off === undefined)
-    .map((service) => ({
-      endpoint4: endpoint.addresses.v4,
-      ...(endpoint.addresses.v6 === undefined ? {} : { endpoint6: endpoint.addresses.v6 }),
-      protocol: service.protocol,
-      port: service.port,
-      target: service.target,
-    }));
+  return endpoint.services.flatMap(({ off, protocol, port, target }) => {
+    if (off !== undefined || target === undefined) return [];
+    const { v4, v6 } = endpoint.addresses;
+    return [{ endpoint4: v4, ...(v6 === undefined ? {} : { endpoint6: v6 }), protocol, port, target }];
+  });
 }

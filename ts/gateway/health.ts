@@ -9,9 +9,11 @@ const OPTIONS = Buffer.from('OPTIONS * RTSP/1.0\r\nCSeq: 1\r\nUser-Agent: thicke
 
 /** UDP services can't be measured without speaking their protocol. Never rejects. */
 export function probe(service: Pick<Service, 'protocol' | 'rtsp' | 'target'>): Promise<Health> {
+  const { target } = service;
+  if (target === undefined) return Promise.resolve('up');
   if (service.protocol === 'udp') return Promise.resolve('unknown');
   return new Promise((resolve) => {
-    const socket = connect({ host: service.target.host, port: service.target.port, timeout: TIMEOUT });
+    const socket = connect({ host: target.host, port: target.port, timeout: TIMEOUT });
     const done = (health: Health): void => {
       socket.destroy();
       resolve(health);
@@ -66,4 +68,4 @@ export class HealthMonitor {
   }
 }
 
-const id = ({ protocol, target }: Service): string => `${protocol} ${target.host} ${target.port}`;
+const id = ({ protocol, target }: Service): string => (target === undefined ? 'this program' : `${protocol} ${target.host} ${target.port}`);

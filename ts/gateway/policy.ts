@@ -11,7 +11,8 @@ export interface Service {
   readonly protocol: Protocol;
   readonly port: number;
   readonly rtsp: boolean;
-  readonly target: { readonly host: string; readonly port: number };
+  /** Absent: this program answers by itself. */
+  readonly target?: { readonly host: string; readonly port: number };
   readonly allow: readonly Who[];
   readonly force: boolean;
   /** Index for accounting, unique on this node while it runs. */
@@ -34,8 +35,8 @@ export function compilePolicy(
     .map((service) => ({
       protocol: service.protocol,
       port: service.port,
-      family: service.target.host.includes(':') ? 6 : 4,
-      target: service.target,
+      family: service.target?.host.includes(':') ? 6 : 4,
+      ...(service.target === undefined ? { local: true } : { target: service.target }),
       account: service.account,
       ...(service.rtsp && service.lan !== undefined ? { rtsp: { lan: service.lan } } : {}),
     }));

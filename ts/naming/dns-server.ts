@@ -6,13 +6,14 @@ import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dg
 import { createServer, isIPv6, type Server, type Socket } from 'node:net';
 import ipaddr from 'ipaddr.js';
 import type { Logger } from 'pino';
-import { describe, ThicketError } from '../errors.js';
+import { describe, isThicketError, ThicketError } from '../errors.js';
 import { encodeResponse, parseQuery } from './dns-message.js';
 import { type DnsHost, type Resolution, Zone } from './dns-zone.js';
 import { formatName, type ResolvableName } from './names.js';
 
 export interface DnsOptions {
   readonly addresses: readonly string[];
+  /** 0: one that is free, which needs a single address. */
   readonly port: number;
   /** One label, in lower case. */
   readonly domain: string;
@@ -24,6 +25,8 @@ export interface DnsOptions {
 }
 
 export interface DnsServer {
+  /** As bound, for UDP and TCP. */
+  readonly port: number;
   close(): Promise<void>;
 }
 
@@ -37,6 +40,8 @@ const PER_CONNECTION = 16;
 /** Bytes of answers that a connection may leave unread. */
 const UNREAD = 1 << 20;
 const IDLE_MS = 10_000;
+/** How often a port that is free for UDP may be taken for TCP. */
+const TRIES = 16;
 
 /** Binds all addresses. Throws ADDRESS_IN_USE, NO_PRIVILEGE or BAD_ARGUMENT when one can't be, with none left bound. */
 export async function openDns(options: DnsOptions): Promise<DnsServer> {
@@ -47,7 +52,7 @@ export async function openDns(options: DnsOptions): Promise<DnsServer> {
     await server.close();
     throw error;
   }
-  return { close: () => server.close() };
+  return { port: server.port, close: () => server.close() };
 }
 
 class Listeners {
@@ -74,10 +79,28 @@ class Listeners {
   }
 
   async listen(address: string): Promise<void> {
-    const { port, log } = this.#o;
+    for (let left = TRIES; ; left -= 1) {
+      try {
+        return await this.#bind(address);
+      } catch (error) {
+        const again = this.#o.port === 0 && left > 1 && isThicketError(error) && error.code === 'ADDRESS_IN_USE';
+        if (!again) throw error;
+        closeQuietly(this.#udp.pop(), () => {});
+        this.#tcp.pop();
+      }
+    }
+  }
+
+  get port(): number {
+    return this.#udp[0]?.address().port ?? this.#o.port;
+  }
+
+  async #bind(address: string): Promise<void> {
+    const { log } = this.#o;
     const udp = createSocket({ type: isIPv6(address) ? 'udp6' : 'udp4', ipv6Only: isIPv6(address) });
     this.#udp.push(udp);
-    await started(address, port, udp, () => udp.bind({ address, port }));
+    await started(address, this.#o.port, udp, () => udp.bind({ address, port: this.#o.port }));
+    const { port } = udp.address();
     udp.on('error', (error) => log.debug({ error: describe(error) }, 'a DNS socket had an error'));
     udp.on('message', (bytes, from) => void this.#datagram(udp, bytes, from));
 
@@ -197,9 +220,9 @@ function frameLength(response: Buffer): Buffer {
   return Buffer.from([response.length >> 8, response.length & 0xff]);
 }
 
-function closeQuietly(socket: UdpSocket | Server, done: () => void): void {
+function closeQuietly(socket: UdpSocket | Server | undefined, done: () => void): void {
   try {
-    socket.close(done);
+    socket?.close(done);
   } catch {
     done();
   }

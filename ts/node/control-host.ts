@@ -19,7 +19,6 @@ import type { DataPlane, DataPlaneStats } from '../dataplane/data-plane.js';
 import { ThicketError } from '../errors.js';
 import type { HostedEndpoint } from '../gateway/endpoints.js';
 import type { HealthMonitor } from '../gateway/health.js';
-import type { AddressPool } from '../naming/index.js';
 import type { Router } from '../routing/index.js';
 import { formatWho, type Membership, type PublicKey } from '../trust/index.js';
 import { version } from '../version.js';
@@ -27,6 +26,7 @@ import type { Bindings } from './bindings.js';
 import { type Clock, ms } from './clock.js';
 import type { Forwards } from './forwards.js';
 import type { Links } from './links.js';
+import type { Ground } from './place.js';
 import type { Resolver } from './resolver.js';
 import type { Session, Sessions } from './sessions.js';
 import type { Tracer } from './tracer.js';
@@ -37,7 +37,9 @@ export interface NodeControlOptions {
   readonly plane: DataPlane;
   /** Why it isn't a better one. */
   readonly shortfall: string | undefined;
-  readonly pool: AddressPool | undefined;
+  readonly ground: Ground | undefined;
+  /** Of the DNS server, as bound. */
+  readonly dnsPort: number | undefined;
   readonly ipv6: string | undefined;
   readonly config: () => Config;
   readonly membership: () => Membership | undefined;
@@ -69,7 +71,7 @@ export class NodeControl implements ControlHost {
   }
 
   status(): StatusDocument {
-    const { self, plane, pool, router } = this.#o;
+    const { self, plane, ground, dnsPort, router } = this.#o;
     const config = this.#o.config();
     const membership = this.#o.membership();
     const stats = plane.stats();
@@ -92,14 +94,13 @@ export class NodeControl implements ControlHost {
         plane.tun === undefined
           ? null
           : { name: plane.tun.name, offload: plane.tun.offload, ipv4: config.interface.ipv4, ipv6: this.#o.ipv6 ?? null },
+      mode: ground?.mode.kind ?? null,
+      modeReason: ground?.mode.kind === 'userspace' ? ground.mode.reason : null,
+      userspace: stats.userspace === undefined ? null : { ...stats.userspace, refused: safe(stats.userspace.refused) },
       dns:
-        pool === undefined
+        ground === undefined || dnsPort === undefined
           ? null
-          : {
-              domain: config.dns.domain,
-              addresses: pool.first.v6 === undefined ? [pool.first.v4] : [pool.first.v4, pool.first.v6],
-              port: config.dns.port,
-            },
+          : { domain: config.dns.domain, addresses: ground.dns.addresses, port: dnsPort },
       relay: { packets: safe(stats.relay.packets), bytes: safe(stats.relay.bytes), labels: stats.relay.labels },
       ledger: {
         payload: safe(stats.ledger.payload),
@@ -212,7 +213,7 @@ export class NodeControl implements ControlHost {
   async forward(listen: string, to: string, signal: AbortSignal): Promise<string> {
     const at: HostPort = parseHostPort(/^\d+$/.test(listen) ? `127.0.0.1:${listen}` : listen);
     const { name, port } = parseNamePort(to);
-    if (this.#o.pool === undefined) throw new ThicketError('REFUSED', 'this node has no interface: forward from a leaf');
+    if (this.#o.ground === undefined) throw new ThicketError('REFUSED', 'this node has no interface: forward from a leaf');
     const forward = await this.#o.forwards.open(at, name, port);
     if (signal.aborted) await forward.close();
     else signal.addEventListener('abort', () => void forward.close(), { once: true });
@@ -270,13 +271,12 @@ export class NodeControl implements ControlHost {
     return this.#o.endpoints().flatMap((endpoint) =>
       endpoint.services.map((service): ServiceDocument => {
         const counted = accounts.get(service.account);
-        const { host, port } = service.target;
         return {
           name: endpoint.name,
           port: `${service.protocol}/${service.port}`,
           state: service.off === undefined ? this.#o.health.of(service) : 'off',
           reason: service.off ?? null,
-          device: host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`,
+          device: service.target === undefined ? 'this program' : addressText(service.target),
           rtsp: service.rtsp,
           allow: service.allow.map(formatWho),
           key: endpoint.identity.pair.publicKey,
@@ -287,5 +287,7 @@ export class NodeControl implements ControlHost {
     );
   }
 }
+
+const addressText = ({ host, port }: HostPort): string => (host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`);
 
 const round = (value: number): number => Math.round(value * 1_000) / 1_000;

@@ -8,6 +8,8 @@ import { findNetwork, type Resolver } from './resolver.js';
 export interface NameServerOptions {
   readonly pool: AddressPool;
   readonly self: PublicKey;
+  /** Where it listens: on the interface, or on loopback; port 0 is one that is free. */
+  readonly listen: { readonly addresses: readonly string[]; readonly port: number };
   readonly dns: Config['dns'];
   readonly networks: () => ReadonlyMap<string, NetworkRef>;
   readonly membership: () => Membership | undefined;
@@ -17,12 +19,11 @@ export interface NameServerOptions {
 
 /** Throws ADDRESS_IN_USE when something answers there already. */
 export function openNameServer(options: NameServerOptions): Promise<DnsServer> {
-  const { pool, self, dns, networks, resolver, log } = options;
+  const { pool, self, listen, dns, networks, resolver, log } = options;
   const { first } = pool;
   const addresses = first.v6 === undefined ? [first.v4] : [first.v4, first.v6];
   return openDns({
-    addresses,
-    port: dns.port,
+    ...listen,
     domain: dns.domain,
     ttlMs: dns.ttlMs,
     pools: pool.cidrs,

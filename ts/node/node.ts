@@ -14,7 +14,7 @@ import type { DataPlaneEvent } from '../dataplane/index.js';
 import { describe, isThicketError, ThicketError } from '../errors.js';
 import { Endpoints } from '../gateway/endpoints.js';
 import { HealthMonitor } from '../gateway/health.js';
-import type { Addresses, InUse } from '../naming/index.js';
+import type { Addresses, DnsServer, InUse } from '../naming/index.js';
 import { Router } from '../routing/index.js';
 import type { Membership, NodeStore, PublicKey, VerifiedIdentity } from '../trust/index.js';
 import { Bindings } from './bindings.js';
@@ -75,6 +75,7 @@ export class Node implements RunningNode {
   readonly #denied: { readonly session: Session['id']; readonly what: string }[] = [];
   readonly #settings: Settings;
   readonly #changes: Changes;
+  #nameServer: DnsServer | undefined;
   #epoch: bigint;
   #fail: (error: Error) => void = () => {};
   #stopping: Promise<void> | undefined;
@@ -149,6 +150,10 @@ export class Node implements RunningNode {
         this.#denied.push({ session: event.session, what: `${event.protocol}/${event.port}` });
         if (this.#denied.length > DENIED) this.#denied.shift();
         return;
+      case 'incoming':
+        // Nobody answers callers in this program.
+        event.stream.destroy();
+        return;
       case 'log':
         return this.#p.log[event.level](event.message);
       case 'fatal':
@@ -168,7 +173,7 @@ export class Node implements RunningNode {
     const hosted = this.#endpoints?.all() ?? [];
     const own = ground === undefined ? [] : both(ground.pool.first).map((source) => ({ source }));
     const toEndpoints = hosted.flatMap(({ addresses }) => both(addresses)).map((destination) => ({ destination }));
-    const flows = (await ground?.kernel.flows([...own, ...toEndpoints])) ?? [];
+    const flows = (await ground?.flows([...own, ...toEndpoints])) ?? [];
     const used = new Set(flows.flatMap(({ original }) => [original.source, original.destination]));
     const busy = new Set(plane.stats().sessions.flatMap(({ session, flows: count }) => (count > 0 ? [session] : [])));
     return (subject, addresses) => {
@@ -261,6 +266,7 @@ export class Node implements RunningNode {
     const { ipv4 } = this.#settings.config.interface;
     return new Endpoints({
       ...place.ground,
+      answers: place.ground.mode.kind === 'userspace',
       store,
       log,
       membership: () => this.#settings.membership,
@@ -418,6 +424,7 @@ export class Node implements RunningNode {
     if (place.ground === undefined) return;
     const server = await openNameServer({
       pool: place.ground.pool,
+      listen: place.ground.dns,
       self: this.key,
       dns: this.#settings.config.dns,
       networks: () => this.#settings.config.networks,
@@ -425,6 +432,7 @@ export class Node implements RunningNode {
       resolver: this.#resolver,
       log,
     });
+    this.#nameServer = server;
     undo.push(() => server.close());
   }
 
@@ -451,7 +459,8 @@ export class Node implements RunningNode {
       clock: this.#clock,
       plane: place.plane,
       shortfall: place.backend.shortfall,
-      pool: place.ground?.pool,
+      ground: place.ground,
+      dnsPort: this.#nameServer?.port,
       ipv6: place.ipv6,
       config: () => this.#settings.config,
       membership: () => this.#settings.membership,

@@ -59,6 +59,10 @@ function tell({ done, warnings }: ResolverReport): void {
   for (const warning of warnings) complain(`warning: ${warning}`);
 }
 
+const NOT_USERSPACE =
+  'in user-space mode names lead nowhere for other programs, since there is no interface: use thicket forward, or run the node as root with mode: tun';
+const DNS_PORT = 53;
+
 interface Source {
   readonly target: ResolverTarget;
   /** The running node's, whose name must resolve when all is done. */
@@ -67,6 +71,7 @@ interface Source {
 
 async function fromNode(options: NodeOption): Promise<Source> {
   const { dns, interface: tun, node } = await withNode(options, (client) => client.call<StatusDocument>('GET', '/v1/status'));
+  if (dns !== null && tun === null) throw new ThicketError('REFUSED', NOT_USERSPACE);
   if (dns === null || tun === null) {
     throw new ThicketError('REFUSED', 'this node has no interface and so no DNS server: run this beside a node that has one');
   }
@@ -82,9 +87,10 @@ async function fromConfig(file: string, folder: string): Promise<Source> {
     import('../../naming/index.js'),
   ]);
   const { dns, interface: tun } = readConfig(file, folder);
+  if (tun.mode === 'userspace') throw new ThicketError('REFUSED', NOT_USERSPACE);
   const ipv6 = tun.ipv6 === 'auto' ? randomUla(folder) : tun.ipv6;
   const pools = ipv6 === 'off' ? [tun.ipv4] : [tun.ipv4, ipv6];
-  const target = { addresses: serverAddresses(pools), port: dns.port, domain: dns.domain, interfaceName: tun.name, pools };
+  const target = { addresses: serverAddresses(pools), port: dns.port ?? DNS_PORT, domain: dns.domain, interfaceName: tun.name, pools };
   return { target, key: undefined };
 }
 

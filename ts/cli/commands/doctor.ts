@@ -29,8 +29,8 @@ async function needsInterface(options: ConfigOption): Promise<boolean | undefine
   const file = configFile(options.config);
   if (options.config === undefined && !existsSync(file)) return undefined;
   const { readConfig } = await import('../../config/index.js');
-  const { listen, allowUnrelayed } = readConfig(file, stateFolder(options.state));
-  return listen.length === 0 || allowUnrelayed;
+  const { listen, allowUnrelayed, interface: its } = readConfig(file, stateFolder(options.state));
+  return (listen.length === 0 || allowUnrelayed) && its.mode === 'tun';
 }
 
 /** `ok       tun           /dev/net/tun can be opened` */

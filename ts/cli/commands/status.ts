@@ -25,6 +25,7 @@ async function status(options: NodeOption & JsonOption): Promise<void> {
       ['why not native', document.backendShortfall],
       ['listens', document.listen.length === 0 ? null : document.listen.join(', ')],
       ['interface', interfaceText(document)],
+      ['mode', modeText(document)],
       ['dns', dns === null ? null : `.${dns.domain} on ${dns.addresses.join(', ')} port ${dns.port}`],
       ['sessions', `${document.sessions.length}, ${up} up`],
       ['services', `${document.services.length}, ${services} up`],
@@ -56,6 +57,12 @@ function interfaceText(document: StatusDocument): string | null {
   if (document.interface === null) return null;
   const { name, ipv4, ipv6, offload } = document.interface;
   return `${name}, ${[ipv4, ...(ipv6 === null ? [] : [ipv6])].join(', ')}, offload ${offload}`;
+}
+
+function modeText({ mode, modeReason, userspace }: StatusDocument): string | null {
+  if (mode !== 'userspace') return null;
+  const streams = userspace === null ? '' : `; ${userspace.streams} streams, ${bytes(userspace.buffered)} in buffers`;
+  return `user space: ${modeReason ?? ''}${streams}`;
 }
 
 function counters(counts: Readonly<Record<string, number>>): string | null {
