@@ -12,7 +12,8 @@ export interface FakeHost extends ControlHost {
   readonly pings: (number | Error)[];
   /** Thrown by everything that changes something. */
   refusal: Error | undefined;
-  readonly forwards: AbortSignal[];
+  /** Of forwards and proxies. */
+  readonly held: AbortSignal[];
 }
 
 export function fakeHost(): FakeHost {
@@ -55,7 +56,7 @@ export function fakeHost(): FakeHost {
     calls,
     pings: [],
     refusal: undefined,
-    forwards: [],
+    held: [],
     status: () => ({
       schema: SCHEMA,
       version: '0.1.0',
@@ -131,7 +132,12 @@ export function fakeHost(): FakeHost {
     },
     async forward(listen, to, signal) {
       await change('forward', listen, to);
-      host.forwards.push(signal);
+      host.held.push(signal);
+      return listen;
+    },
+    async proxy(listen, open, signal) {
+      await change('proxy', listen, open);
+      host.held.push(signal);
       return listen;
     },
   };

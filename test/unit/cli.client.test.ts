@@ -306,6 +306,7 @@ describe('changes', () => {
     ['trust', 'remove', 'key'],
     ['reload'],
     ['forward', '127.0.0.1:1', 'camera:2'],
+    ['proxy'],
   ])('%s %s: the refusal of the node is the line on stderr', async (...args: string[]) => {
     host.refusal = new ThicketError('REFUSED', 'not like that: like this');
     expect(await shell.refused(args.filter(Boolean))).toBe('not like that: like this');
@@ -332,10 +333,10 @@ describe('forward', () => {
     const command = await start('forward', '127.0.0.1:8554', 'camera.home:554');
     await command.waitForLine(/^127\.0\.0\.1:8554 leads to camera\.home:554$/);
     expect(host.calls).toEqual([['forward', '127.0.0.1:8554', 'camera.home:554']]);
-    expect(host.forwards[0]?.aborted).toBe(false);
+    expect(host.held[0]?.aborted).toBe(false);
     command.signal(signal);
     expect(await command.exit).toEqual({ code: 0, signal: null });
-    await waitFor(() => host.forwards[0]?.aborted);
+    await waitFor(() => host.held[0]?.aborted);
   });
 
   test('ends with code 1 and a line when the node ends', async () => {
@@ -350,14 +351,34 @@ describe('forward', () => {
     let asked = false;
     host.forward = (_listen, _to, signal) => {
       asked = true;
-      host.forwards.push(signal);
+      host.held.push(signal);
       return new Promise(() => {});
     };
     const command = await start('forward', '127.0.0.1:8554', 'camera.home:554');
     await waitFor(() => asked);
     command.signal('SIGINT');
     expect(await command.exit).toEqual({ code: 0, signal: null });
-    await waitFor(() => host.forwards[0]?.aborted);
+    await waitFor(() => host.held[0]?.aborted);
+  });
+});
+
+describe('proxy', () => {
+  test('listens on loopback unless told otherwise, and runs until interrupted', async () => {
+    const command = await start('proxy');
+    await command.waitForLine(/^SOCKS5 on 127\.0\.0\.1:1080$/);
+    const open = await start('proxy', '192.168.1.1:1080', '--open');
+    await open.waitForLine(/^SOCKS5 on 192\.168\.1\.1:1080$/);
+    expect(host.calls).toEqual([
+      ['proxy', '127.0.0.1:1080', false],
+      ['proxy', '192.168.1.1:1080', true],
+    ]);
+    command.signal('SIGINT');
+    expect(await command.exit).toEqual({ code: 0, signal: null });
+    await waitFor(() => host.held[0]?.aborted);
+    expect(host.held[1]?.aborted).toBe(false);
+    await server.close();
+    expect(await open.exit).toEqual({ code: 1, signal: null });
+    expect(open.stderr).toEqual(['thicket: the node ended the proxy: see its log']);
   });
 });
 

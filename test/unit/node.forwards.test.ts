@@ -1,9 +1,11 @@
 /** Configured forwards: a change that can't be is none. */
 import { connect, createServer, type Socket } from 'node:net';
+import { Duplex } from 'node:stream';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { pino } from 'pino';
+import { join } from '../../ts/dataplane/join.js';
 import { isThicketError } from '../../ts/errors.js';
-import { Forwards } from '../../ts/node/forwards.js';
+import { Forwards, type ForwardsOptions } from '../../ts/node/forwards.js';
 import { waitFor } from '../lab/index.js';
 
 const log = pino({ level: 'silent' });
@@ -26,11 +28,18 @@ const open = (port: number): Promise<boolean> =>
     server.listen(port, '127.0.0.1', () => server.close(() => resolve(false)));
   });
 
+/** Nothing here comes to be dialled. */
+const outward = (address: (name: string) => Promise<string>): ForwardsOptions['outward'] => ({
+  address,
+  dial: () => new Duplex(),
+  splice: (socket, stream) => join(socket, stream, new Uint8Array()),
+});
+
 const at = (port: number) => ({ listen: { host: '127.0.0.1', port }, name: 'camera.home', port: 554 });
 
 describe('forwards', () => {
   test('change at commit, not before, and a change taken back leaves what there was', async () => {
-    forwards = new Forwards({ resolve: () => Promise.reject(new Error('not asked')), log });
+    forwards = new Forwards({ outward: outward(() => Promise.reject(new Error('not asked'))), log });
     const [a, b] = [await free(), await free()];
     await (await forwards.prepare([at(a)])).commit();
     const change = await forwards.prepare([at(b)]);
@@ -42,7 +51,7 @@ describe('forwards', () => {
   });
 
   test('are refused together when one port is taken, and those that stood stand', async () => {
-    forwards = new Forwards({ resolve: () => Promise.reject(new Error('not asked')), log });
+    forwards = new Forwards({ outward: outward(() => Promise.reject(new Error('not asked'))), log });
     const [a, b, taken] = [await free(), await free(), await free()];
     const other = createServer();
     await new Promise<void>((resolve) => {
@@ -60,13 +69,11 @@ describe('forwards', () => {
 
   test('may change their target or address and keep their port; a change taken back leaves the port, and its connections, as they were', async () => {
     const asked: string[] = [];
-    forwards = new Forwards({
-      resolve: (name) => {
-        asked.push(name);
-        return new Promise(() => {});
-      },
-      log,
-    });
+    const address = (name: string): Promise<string> => {
+      asked.push(name);
+      return new Promise(() => {});
+    };
+    forwards = new Forwards({ outward: outward(address), log });
     const port = await free();
     const dial = async (): Promise<Socket> => {
       const before = asked.length;

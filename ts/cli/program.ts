@@ -11,6 +11,7 @@ import { registerForward } from './commands/forward.js';
 import { registerRoutes, registerServices, registerSessions } from './commands/lists.js';
 import { registerNetwork } from './commands/network.js';
 import { registerPing } from './commands/ping.js';
+import { registerProxy } from './commands/proxy.js';
 import { registerReload } from './commands/reload.js';
 import { registerResolve } from './commands/resolve.js';
 import { registerStatus } from './commands/status.js';
@@ -29,7 +30,7 @@ const GROUPS: readonly (readonly [string, readonly ((program: Command) => void)[
     [registerStatus, registerTree, registerRoutes, registerSessions, registerServices, registerPing, registerTrace, registerResolve],
   ],
   ['Sharing:', [registerExpose, registerUnexpose, registerAllow, registerDeny, registerTrust]],
-  ['Reaching:', [registerForward, registerDns]],
+  ['Reaching:', [registerForward, registerProxy, registerDns]],
 ];
 
 export function buildProgram(): Command {

@@ -16,6 +16,7 @@ import {
   type Who,
 } from '../trust/index.js';
 import type * as z from '../zod.js';
+import { type ForwardConfig, type ProxyConfig, parseForward, parseProxy } from './outward.js';
 import { ConfigShape, type ConfigText } from './schema.js';
 import {
   type HostPort,
@@ -23,7 +24,6 @@ import {
   parseDuration,
   parseHostPort,
   parseListen,
-  parseNamePort,
   parseParent,
   parsePool,
   parseServicePort,
@@ -43,12 +43,6 @@ export interface EndpointConfig {
   readonly name: string;
   readonly groups: readonly string[];
   readonly services: readonly ServiceConfig[];
-}
-
-export interface ForwardConfig {
-  readonly listen: HostPort;
-  readonly name: string;
-  readonly port: number;
 }
 
 export type RelayFor = 'any' | 'none' | readonly PublicKey[];
@@ -81,6 +75,7 @@ export interface Config {
   readonly session: { readonly rekeyMs: number };
   readonly endpoints: readonly EndpointConfig[];
   readonly forwards: readonly ForwardConfig[];
+  readonly proxies: readonly ProxyConfig[];
   readonly control: { readonly socket: string };
   readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error' };
 }
@@ -250,16 +245,20 @@ function build(raw: ConfigText, place: Place, stateFolder: string): Config {
     ),
     session: { rekeyMs: place.at(['session', 'rekey'], () => parseDuration(raw.session.rekey, 1_000, 120_000)) },
     endpoints: list(raw.endpoints, ['endpoints'], (endpoint, index) => readEndpoint(endpoint, ['endpoints', index], place, network)),
-    forwards: list(raw.forwards, ['forwards'], (forward) => ({ listen: parseHostPort(forward.listen), ...parseNamePort(forward.to) })),
+    forwards: list(raw.forwards, ['forwards'], parseForward),
+    proxies: list(raw.proxies, ['proxies'], parseProxy),
     control: { socket: raw.control.socket ?? join(stateFolder, 'control.sock') },
     log: raw.log,
   };
   const address = ({ host, port }: HostPort): string => `${host} ${port}`;
   unique(config.listen, address, (index) => place.error(['listen', index], 'this address is there twice: remove one'));
+  const doors = (['forwards', 'proxies'] as const).flatMap((key) =>
+    config[key].map(({ listen }, index) => ({ listen, path: [key, index, 'listen'] })),
+  );
   unique(
-    config.forwards,
-    (f) => address(f.listen),
-    (index) => place.error(['forwards', index, 'listen'], 'this address is there twice: use another port'),
+    doors,
+    ({ listen }) => address(listen),
+    (index) => place.error(doors[index]?.path ?? [], 'this address is there twice: use another port'),
   );
   unique(
     config.endpoints,

@@ -50,6 +50,10 @@ parents: ["udp://203.0.113.5:7117#2awhwlq7kn33nz6cbzlikqsxxwuf6lnlapattmee44jlbf
 # Ports on this host that lead to remote services, for programs that can't use names. (reload)
 # forwards: [ { listen: 127.0.0.1:8554, to: "camera.home.thicket:554" } ]
 
+# SOCKS5 proxies for .thicket names and their addresses, for programs that can use one; nothing else is reached through them. open: true lets
+# other hosts use one, though it asks for no password. (reload)
+# proxies: [ { listen: 127.0.0.1:1080, open: false } ]
+
 # Where thicket status and its like reach this node; the default is control.sock in the state directory. (restart)
 # control: { socket: /var/lib/thicket/control.sock }
 

@@ -2,7 +2,6 @@ export {
   type Config,
   changedRestartKeys,
   type EndpointConfig,
-  type ForwardConfig,
   keepRestartKeys,
   parseConfig,
   RESTART_KEYS,
@@ -12,6 +11,7 @@ export {
 } from './config.js';
 export { exampleConfig } from './example.js';
 export { type Change, LocalChanges, networkOf } from './local.js';
+export { type ForwardConfig, type ProxyConfig, parseProxy } from './outward.js';
 export {
   type HostPort,
   type ParentAddress,

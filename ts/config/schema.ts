@@ -62,6 +62,7 @@ export const ConfigShape = z.strictObject({
   session: z.prefault(z.strictObject({ rekey: z._default(Text, '120s') }), {}),
   endpoints: z._default(z.array(EndpointShape), []),
   forwards: z._default(z.array(z.strictObject({ listen: Text, to: Text })), []),
+  proxies: z._default(z.array(z.strictObject({ listen: Text, open: z._default(z.boolean(), false) })), []),
   control: z.prefault(z.strictObject({ socket: z.optional(Text) }), {}),
   log: z.prefault(z.strictObject({ level: z._default(z.enum(['debug', 'info', 'warn', 'error']), 'info') }), {}),
 });

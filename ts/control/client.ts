@@ -5,6 +5,14 @@ import { type ErrorCode, ThicketError } from '../errors.js';
 /** Milliseconds until an answer must have begun: the slowest questions (a ping through a tree that is coming up) take a few seconds. */
 const PATIENCE = 60_000;
 
+/** What lives until the client is closed. */
+export interface Held {
+  /** Where it listens. */
+  readonly listen: string;
+  /** Settles when the node ends it. */
+  readonly ended: Promise<void>;
+}
+
 export class ControlClient {
   readonly #socket: string;
   readonly #open = new Set<ClientRequest>();
@@ -28,9 +36,18 @@ export class ControlClient {
     return document as T;
   }
 
-  /** Asks for a forward; resolves with its address. It lives until `close`. `ended` settles when the node ends it. */
-  async forward(listen: string, to: string): Promise<{ readonly listen: string; readonly ended: Promise<void> }> {
-    const response = await this.#request('POST', '/v1/forward', { listen, to });
+  /** Asks for a forward. */
+  forward(listen: string, to: string): Promise<Held> {
+    return this.#hold('forward', { listen, to });
+  }
+
+  /** Asks for a SOCKS5 proxy. */
+  proxy(listen: string, open: boolean): Promise<Held> {
+    return this.#hold('proxy', { listen, open });
+  }
+
+  async #hold(what: string, body: unknown): Promise<Held> {
+    const response = await this.#request('POST', `/v1/${what}`, body);
     return new Promise((resolve, reject) => {
       let text = '';
       const ended = new Promise<void>((done) => {
@@ -46,7 +63,7 @@ export class ControlClient {
         else reject(failure(document));
       });
       void ended.then(() => {
-        if (response.statusCode === 200) reject(new ThicketError('NOT_RUNNING', 'the node ended the forward: see its log'));
+        if (response.statusCode === 200) reject(new ThicketError('NOT_RUNNING', `the node ended the ${what}: see its log`));
         else reject(failure(parse(text)));
       });
     });

@@ -36,6 +36,8 @@ export interface ControlHost {
   reload(): Promise<ReloadDocument>;
   /** Forwards until `signal` aborts; resolves with the address once it listens. */
   forward(listen: string, to: string, signal: AbortSignal): Promise<string>;
+  /** A SOCKS5 proxy until `signal` aborts; resolves with the address once it listens. `open`: on an address that other hosts reach, too. */
+  proxy(listen: string, open: boolean, signal: AbortSignal): Promise<string>;
 }
 
 const text = (most: number) => z.string().check(z.maxLength(most));
@@ -49,6 +51,7 @@ const Expose = z.strictObject({
 });
 const Trust = z.strictObject({ key: text(100), trusted: z.boolean() });
 const Forward = z.strictObject({ listen: text(100), to: text(300) });
+const ProxyAsked = z.strictObject({ listen: text(100), open: z.boolean() });
 
 const BODY_LIMIT = 64 * 1024;
 
@@ -204,17 +207,28 @@ const ROUTES: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ['POST /v1/reload', (host) => host.reload()],
   [
     'POST /v1/forward',
-    async (host, { body, response }) => {
+    (host, { body, response }) => {
       const { listen, to } = read(Forward, body);
-      const gone = new AbortController();
-      response.once('close', () => gone.abort());
-      const address = await host.forward(listen, to, gone.signal);
-      // The answer stays open for as long as the forward shall live: who asked ends it by hanging up.
-      response.writeHead(200, { 'content-type': 'application/json' });
-      response.write(`${JSON.stringify({ listen: address })}\n`);
+      return hold(response, (signal) => host.forward(listen, to, signal));
+    },
+  ],
+  [
+    'POST /v1/proxy',
+    (host, { body, response }) => {
+      const { listen, open } = read(ProxyAsked, body);
+      return hold(response, (signal) => host.proxy(listen, open, signal));
     },
   ],
 ]);
+
+/** The answer stays open for as long as what was asked for shall live: who asked ends it by hanging up. */
+async function hold(response: ServerResponse, open: (signal: AbortSignal) => Promise<string>): Promise<void> {
+  const gone = new AbortController();
+  response.once('close', () => gone.abort());
+  const listen = await open(gone.signal);
+  response.writeHead(200, { 'content-type': 'application/json' });
+  response.write(`${JSON.stringify({ listen })}\n`);
+}
 
 function read<T>(schema: z.ZodMiniType<T>, body: unknown): T {
   const parsed = schema.safeParse(body);

@@ -11,8 +11,10 @@ import type { Router } from '../routing/index.js';
 import type { NodeStore } from '../trust/index.js';
 import type { Bindings } from './bindings.js';
 import type { Clock } from './clock.js';
+import { prepareAll } from './doors.js';
 import type { Forwards } from './forwards.js';
 import type { Links } from './links.js';
+import type { Proxies } from './proxies.js';
 import type { Resolver } from './resolver.js';
 import type { Session, Sessions } from './sessions.js';
 import type { Settings } from './settings.js';
@@ -29,6 +31,7 @@ export interface ChangesOptions {
   readonly log: Logger;
   readonly endpoints: Endpoints | undefined;
   readonly forwards: Forwards;
+  readonly proxies: Proxies;
   readonly bindings: Bindings;
   readonly sessions: Sessions;
   readonly links: Links;
@@ -100,18 +103,18 @@ export class Changes {
 
   async #apply(next: Config): Promise<void> {
     const { settings, endpoints, sessions, router, log } = this.#o;
-    const forwards = await this.#o.forwards.prepare(next.forwards);
+    const doors = await prepareAll([() => this.#o.forwards.prepare(next.forwards), () => this.#o.proxies.prepare(next.proxies)]);
     let prepared: PreparedEndpoints | undefined;
     try {
       prepared = await endpoints?.prepare(next.endpoints);
     } catch (error) {
-      await forwards.cancel();
+      await doors.cancel();
       throw error;
     }
     const before = settings.config;
     settings.config = next;
     const gone = prepared === undefined ? [] : ((await endpoints?.commit(prepared, () => this.#judgeAll())) ?? []);
-    await forwards.commit();
+    await doors.commit();
     log.level = next.log.level;
     for (const session of sessions.all().filter((s) => gone.includes(s.own))) await this.#evict(session, 'the endpoint is gone');
     router.withdraw(gone);

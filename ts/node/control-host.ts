@@ -1,5 +1,14 @@
 /** What the control API tells and does: documents made from the parts' own state, and changes handed to the node. */
-import { type Change, type Config, type HostPort, parseHostPort, parseNamePort, parseService, parseServiceName } from '../config/index.js';
+import {
+  type Change,
+  type Config,
+  type HostPort,
+  parseHostPort,
+  parseNamePort,
+  parseProxy,
+  parseService,
+  parseServiceName,
+} from '../config/index.js';
 import {
   type ControlHost,
   type LinkDocument,
@@ -24,9 +33,11 @@ import { formatWho, type Membership, type PublicKey } from '../trust/index.js';
 import { version } from '../version.js';
 import type { Bindings } from './bindings.js';
 import { type Clock, ms } from './clock.js';
+import type { Door } from './doors.js';
 import type { Forwards } from './forwards.js';
 import type { Links } from './links.js';
 import type { Ground } from './place.js';
+import type { Proxies } from './proxies.js';
 import type { Resolver } from './resolver.js';
 import type { Session, Sessions } from './sessions.js';
 import type { Tracer } from './tracer.js';
@@ -50,6 +61,7 @@ export interface NodeControlOptions {
   readonly bindings: Bindings;
   readonly tracer: Tracer;
   readonly forwards: Forwards;
+  readonly proxies: Proxies;
   readonly endpoints: () => readonly HostedEndpoint[];
   readonly health: HealthMonitor;
   /** `tcp/554` and the like that the far end of a session refused last. */
@@ -211,13 +223,17 @@ export class NodeControl implements ControlHost {
   }
 
   async forward(listen: string, to: string, signal: AbortSignal): Promise<string> {
-    const at: HostPort = parseHostPort(/^\d+$/.test(listen) ? `127.0.0.1:${listen}` : listen);
+    const at: HostPort = parseHostPort(loopback(listen));
     const { name, port } = parseNamePort(to);
     if (this.#o.ground === undefined) throw new ThicketError('REFUSED', 'this node has no interface: forward from a leaf');
     const forward = await this.#o.forwards.open(at, name, port);
-    if (signal.aborted) await forward.close();
-    else signal.addEventListener('abort', () => void forward.close(), { once: true });
-    return forward.address;
+    return until(signal, forward);
+  }
+
+  async proxy(listen: string, open: boolean, signal: AbortSignal): Promise<string> {
+    const config = parseProxy({ listen: loopback(listen), open });
+    if (this.#o.ground === undefined) throw new ThicketError('REFUSED', 'this node has no interface: let a leaf be the proxy');
+    return until(signal, await this.#o.proxies.open(config));
   }
 
   #links(stats: DataPlaneStats): LinkDocument[] {
@@ -289,5 +305,14 @@ export class NodeControl implements ControlHost {
 }
 
 const addressText = ({ host, port }: HostPort): string => (host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`);
+/** A port alone is one on loopback. */
+const loopback = (listen: string): string => (/^\d+$/.test(listen) ? `127.0.0.1:${listen}` : listen);
+
+/** What a command opened lives as long as the command. */
+async function until(signal: AbortSignal, door: Door): Promise<string> {
+  if (signal.aborted) await door.close();
+  else signal.addEventListener('abort', () => void door.close(), { once: true });
+  return door.address;
+}
 
 const round = (value: number): number => Math.round(value * 1_000) / 1_000;

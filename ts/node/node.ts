@@ -27,8 +27,10 @@ import { HandleSource } from './handles.js';
 import { NodeHandshakes } from './handshakes.js';
 import { Links } from './links.js';
 import { openNameServer } from './name-server.js';
+import { Outward } from './outward.js';
 import { ownNameKeys } from './own-names.js';
 import type { Place } from './place.js';
+import { Proxies } from './proxies.js';
 import { RelayRules } from './relay-rules.js';
 import { findNetwork, Resolver } from './resolver.js';
 import { type Session, Sessions } from './sessions.js';
@@ -71,6 +73,7 @@ export class Node implements RunningNode {
   readonly #tracer: Tracer;
   readonly #rules: RelayRules;
   readonly #forwards: Forwards;
+  readonly #proxies: Proxies;
   readonly #endpoints: Endpoints | undefined;
   readonly #denied: { readonly session: Session['id']; readonly what: string }[] = [];
   readonly #settings: Settings;
@@ -103,7 +106,14 @@ export class Node implements RunningNode {
     this.#dialer = new Dialer(this.#sessions, this.#bindings, this.#clock);
     this.#resolver = this.#makeResolver();
     this.#tracer = new Tracer({ probe: (egress, hops, done) => this.#router.setups.trace(egress, hops, done), clock: this.#clock });
-    this.#forwards = new Forwards({ resolve: (name) => this.#resolver.address(name), log: parts.log });
+    const outward = new Outward({
+      pool: parts.place.ground?.pool,
+      userspace: parts.place.plane.userspace,
+      resolver: this.#resolver,
+      domain: this.#settings.config.dns.domain,
+    });
+    this.#forwards = new Forwards({ outward, log: parts.log });
+    this.#proxies = new Proxies({ outward, log: parts.log });
     this.#changes = this.#makeChanges();
   }
 
@@ -115,6 +125,8 @@ export class Node implements RunningNode {
     await this.#openDns();
     undo.push(() => this.#forwards.close());
     await (await this.#forwards.prepare(this.#settings.config.forwards)).commit();
+    undo.push(() => this.#proxies.close());
+    await (await this.#proxies.prepare(this.#settings.config.proxies)).commit();
     const health = new HealthMonitor(() => this.#endpoints?.all().flatMap((endpoint) => endpoint.services) ?? []);
     undo.push(() => health.close());
     const stopTicking = this.#clock.every(TICK, () => this.#tick());
@@ -444,6 +456,7 @@ export class Node implements RunningNode {
       clock: this.#clock,
       endpoints: this.#endpoints,
       forwards: this.#forwards,
+      proxies: this.#proxies,
       bindings: this.#bindings,
       sessions: this.#sessions,
       links: this.#links,
@@ -471,6 +484,7 @@ export class Node implements RunningNode {
       bindings: this.#bindings,
       tracer: this.#tracer,
       forwards: this.#forwards,
+      proxies: this.#proxies,
       endpoints: () => this.#endpoints?.all() ?? [],
       health,
       denied: (session) => this.#denied.filter((d) => d.session === session.id).map((d) => d.what),

@@ -1,0 +1,2 @@
+export type { Overlay } from './overlay.js';
+export { type SocksOptions, SocksServer } from './server.js';
