@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
+import type { PlaneModule } from '../../ts/dataplane/wasm/bindings.js';
 import { sodium } from '../../ts/trust/index.js';
 import { version } from '../../ts/version.js';
 import { inner, kind, tcpBody, tcpFlag } from '../impolite/inner.js';
@@ -35,6 +36,27 @@ describe('the WASM module', () => {
     expect(() => core.command(1_000_000n, 'fly', {})).toThrow(/fly/);
     core.command(1_000_000n, 'linkRemove', { link: 1 });
     expect(core.stats(1_000_000n).drops['staleCommand']).toBe(1n);
+  });
+});
+
+describe('the WASM data plane', () => {
+  const { WasmPlane } = wasm as unknown as PlaneModule;
+
+  test('counts past 2^32 and 2^53 one by one', () => {
+    const plane = new WasmPlane(counting(32), counting(32), false);
+    const most = 2 ** 32 - 1;
+    const lost = (): bigint | undefined => plane.stats(1_000_000).drops['queueFull'];
+    plane.sent(most);
+    expect(lost()).toBe(2n ** 32n - 1n);
+    plane.sent(1);
+    expect(lost()).toBe(2n ** 32n);
+    for (let call = 1; call < 2 ** 21; call += 1) plane.sent(most);
+    plane.sent(2 ** 21 - 2);
+    expect(lost()).toBe(2n ** 53n - 1n);
+    plane.sent(1);
+    expect(lost()).toBe(2n ** 53n);
+    plane.sent(1);
+    expect(lost()).toBe(2n ** 53n + 1n);
   });
 });
 

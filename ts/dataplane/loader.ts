@@ -6,6 +6,7 @@ import { type Environment, hostSources, type LoadedAddon, loadAddon, type Source
 import { describe, isThicketError, ThicketError } from '../errors.js';
 import type { DataPlane, DataPlaneOptions, OnEvents } from './data-plane.js';
 import { type NativeAddon, openNative } from './native.js';
+import { openWasm } from './wasm/index.js';
 
 export type BackendName = DataPlane['backend'];
 
@@ -28,7 +29,7 @@ export interface Choice {
 /** Throws BACKEND_UNAVAILABLE when nothing can be loaded, or not what `THICKET_BACKEND` asks for. */
 export function chooseBackend(
   env: Environment = process.env,
-  choice: Choice = { sources: () => hostSources(env), wasm: undefined },
+  choice: Choice = { sources: () => hostSources(env), wasm: openWasm },
 ): Backend {
   const forced = env.THICKET_BACKEND || undefined;
   switch (forced) {

@@ -1,0 +1,1 @@
+export { openWasm } from './backend.js';
