@@ -81,6 +81,7 @@ impl Kernel {
     /// A group costs the same whether it is full or not; from so many packets of `len` bytes on it costs less than they would through ring, which needs
     /// relatively more for short ones.
     pub(crate) fn worthwhile(self, len: usize) -> usize {
+        #[cfg(target_arch = "x86_64")]
         let by_length = |short, middle, long| {
             if len <= 128 {
                 short

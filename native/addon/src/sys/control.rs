@@ -75,11 +75,11 @@ impl Control {
             return at;
         };
         place.fill(0);
-        let header = libc::cmsghdr {
-            cmsg_len: len as _,
-            cmsg_level: level,
-            cmsg_type: kind,
-        };
+        // SAFETY: a plain C struct for which zeroes are valid: musl's has padding where the kernel has the upper half of the length.
+        let mut header: libc::cmsghdr = unsafe { std::mem::zeroed() };
+        header.cmsg_len = len as _;
+        header.cmsg_level = level;
+        header.cmsg_type = kind;
         // SAFETY: `place` has at least HEAD bytes; unaligned writes are asked for.
         unsafe { place.as_mut_ptr().cast::<libc::cmsghdr>().write_unaligned(header) };
         place[HEAD..len].copy_from_slice(data);

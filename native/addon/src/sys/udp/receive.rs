@@ -2,7 +2,7 @@
 
 use super::Udp;
 use crate::sys::address::from_storage;
-use crate::sys::check;
+use crate::sys::check_len;
 use crate::sys::control::{self, Control};
 use std::io;
 use std::mem::{size_of, zeroed};
@@ -87,18 +87,20 @@ impl Udp {
             header.msg_controllen = b.controls[i].room() as _;
             header.msg_flags = 0;
         }
+        // The kernel's own call, as in `send_some`; no time limit.
         // SAFETY: every header points at memory of `b`, which outlives the call and isn't touched meanwhile.
         let count = unsafe {
-            libc::recvmmsg(
+            libc::syscall(
+                libc::SYS_recvmmsg,
                 self.fd.as_raw_fd(),
                 b.messages.as_mut_ptr(),
                 MESSAGES as libc::c_uint,
                 libc::MSG_DONTWAIT,
-                std::ptr::null_mut(),
+                std::ptr::null_mut::<libc::timespec>(),
             )
         };
-        let count = match check(count) {
-            Ok(count) => count as usize,
+        let count = match check_len(count as libc::ssize_t) {
+            Ok(count) => count,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 return Ok(());
             }

@@ -2,7 +2,7 @@
 
 use super::Udp;
 use crate::sys::address::to_storage;
-use crate::sys::check;
+use crate::sys::check_len;
 use crate::sys::control::Control;
 use std::io;
 use std::mem::{MaybeUninit, zeroed};
@@ -236,16 +236,18 @@ impl Udp {
             }
             count += 1;
         }
+        // The kernel's own call: musl's function of that name makes one for each message, since its headers' padding may hold anything. Ours is zero.
         // SAFETY: the first `count` headers are made ready, and point at memory that outlives the call: locals of this function and the borrowed trains.
         let sent = unsafe {
-            libc::sendmmsg(
+            libc::syscall(
+                libc::SYS_sendmmsg,
                 self.fd.as_raw_fd(),
-                messages.as_mut_ptr().cast(),
+                messages.as_mut_ptr(),
                 count as libc::c_uint,
                 libc::MSG_DONTWAIT,
             )
         };
-        check(sent).map(|sent| sent as usize)
+        check_len(sent as libc::ssize_t)
     }
 }
 
