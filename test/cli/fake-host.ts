@@ -135,6 +135,11 @@ export function fakeHost(): FakeHost {
       host.held.push(signal);
       return listen;
     },
+    async outlet(listen, to, as, from, signal) {
+      await change('outlet', listen, to, as, from);
+      host.held.push(signal);
+      return listen;
+    },
     async proxy(listen, open, signal) {
       await change('proxy', listen, open);
       host.held.push(signal);

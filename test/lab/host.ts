@@ -98,9 +98,10 @@ export class Host {
     }
   }
 
-  /** Starts `thicket ARGS` here (`up`, `forward`) with this host's state directory. */
-  spawnThicket(args: readonly string[], options: SpawnOptions = {}): Promise<Process> {
-    return this.spawn([process.execPath, thicketProgram, ...args], this.#withState(options));
+  /** Starts `thicket ARGS` here (`up`, `forward`) with this host's state directory; `under` is a program that starts it. */
+  spawnThicket(args: readonly string[], options: SpawnOptions & { readonly under?: readonly string[] } = {}): Promise<Process> {
+    const { under = [], ...rest } = options;
+    return this.spawn([...under, process.execPath, thicketProgram, ...args], this.#withState(rest));
   }
 
   /** Whatever a well-behaved program leaves as it found it: addresses, routes, rules, nft rules, forwarding, resolver. One text to compare. */

@@ -307,6 +307,7 @@ describe('changes', () => {
     ['reload'],
     ['forward', '127.0.0.1:1', 'camera:2'],
     ['proxy'],
+    ['outlet', '192.168.1.1:9000', 'csms:9000', '--as', 'charger', '--from', '192.168.1.30'],
   ])('%s %s: the refusal of the node is the line on stderr', async (...args: string[]) => {
     host.refusal = new ThicketError('REFUSED', 'not like that: like this');
     expect(await shell.refused(args.filter(Boolean))).toBe('not like that: like this');
@@ -380,6 +381,16 @@ describe('proxy', () => {
     expect(await open.exit).toEqual({ code: 1, signal: null });
     expect(open.stderr).toEqual(['thicket: the node ended the proxy: see its log']);
   });
+});
+
+test('outlet tells the node whom it is for and whose key calls', async () => {
+  const from = '192.168.1.30,02:00:5e:10:00:01';
+  const command = await start('outlet', '192.168.1.1:9000', 'csms.operator:9000', '--as', 'charger', '--from', from);
+  await command.waitForLine(/^192\.168\.1\.1:9000 leads 192\.168\.1\.30,02:00:5e:10:00:01 to csms\.operator:9000 as charger$/);
+  expect(host.calls).toEqual([['outlet', '192.168.1.1:9000', 'csms.operator:9000', 'charger', from]]);
+  command.signal('SIGTERM');
+  expect(await command.exit).toEqual({ code: 0, signal: null });
+  await waitFor(() => host.held[0]?.aborted);
 });
 
 describe('which node', () => {

@@ -38,6 +38,8 @@ function refusal(text: string): string {
 
 const leaf = `parents: ["udp://203.0.113.5:7117#${KEY}"]\n`;
 
+const OUTLET = 'listen: 127.0.0.1:1, to: "csms.home:9000", as: camera';
+
 const whole = `listen: ["udp://0.0.0.0:7117", "udp://[::]:7117"]
 parents:
   - "udp://203.0.113.5:7117#${KEY}"
@@ -57,6 +59,7 @@ endpoints:
       - { port: tcp/8554, proto: rtsp, target: 192.168.1.20:554 }
       - { port: udp/5683, target: "[fd00::20]:5683", force: true }
 forwards: [ { listen: 127.0.0.1:8554, to: "camera.home.thicket:554" } ]
+outlets: [ { listen: 192.168.1.1:9000, to: "csms.home.thicket:9000", as: camera, from: { ip: 192.168.1.20, mac: 02-00-5E-10-00-01 } } ]
 control: { socket: /run/thicket.sock }
 log: { level: debug }
 `;
@@ -79,6 +82,15 @@ describe('a whole configuration', () => {
       trust: [{ network: KEY }, { node: OTHER }],
       session: { rekeyMs: 2_000 },
       forwards: [{ listen: { host: '127.0.0.1', port: 8_554 }, name: 'camera.home.thicket', port: 554 }],
+      outlets: [
+        {
+          listen: { host: '192.168.1.1', port: 9_000 },
+          name: 'csms.home.thicket',
+          port: 9_000,
+          as: 'camera',
+          from: { ip: '192.168.1.20', mac: '02:00:5e:10:00:01' },
+        },
+      ],
       control: { socket: '/run/thicket.sock' },
       log: { level: 'debug' },
     });
@@ -192,6 +204,23 @@ describe('a mistake', () => {
       'two forwards from one port',
       `${leaf}forwards:\n  - { listen: 127.0.0.1:1, to: "a:80" }\n  - { listen: 127.0.0.1:1, to: "b:80" }\n`,
       /:4: this address is there twice/,
+    ],
+    ['an outlet from a name', `${leaf}outlets: [ { ${OUTLET}, from: { ip: charger } } ]\n`, /:2: .*"charger" is not an IP address/],
+    ['an outlet from no MAC', `${leaf}outlets: [ { ${OUTLET}, from: { ip: 10.0.0.1, mac: 12 } } ]\n`, /:2: outlets\.0\.from\.mac: /],
+    [
+      'an outlet from a bad MAC',
+      `${leaf}outlets: [ { ${OUTLET}, from: { ip: 10.0.0.1, mac: "1:2" } } ]\n`,
+      /:2: .*"1:2" is not a MAC address/,
+    ],
+    [
+      'an outlet from a MAC of IPv6',
+      `${leaf}outlets: [ { ${OUTLET}, from: { ip: "fd00::1", mac: "02:00:5e:10:00:01" } } ]\n`,
+      /:2: .*fd00::1 has no MAC/,
+    ],
+    [
+      'an outlet where a forward is',
+      `${leaf}forwards: [ { listen: 127.0.0.1:1, to: "a:80" } ]\noutlets: [ { ${OUTLET}, from: { ip: 10.0.0.1 } } ]\n`,
+      /:3: this address is there twice/,
     ],
     [
       'endpoints on a node that listens',

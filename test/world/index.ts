@@ -20,4 +20,4 @@ export {
   watch,
   watched,
 } from './traffic.js';
-export { World, type WorldOptions } from './world.js';
+export { SOCKS_PORT, World, type WorldOptions } from './world.js';

@@ -7,6 +7,8 @@ import { type Exit, type Host, LabError, type Process, type Result, type SpawnOp
 import type { NodeConfig, NodeName, NodePlan } from './plan.js';
 
 const START_MS = 20_000;
+/** Root in name only. */
+const UNPRIVILEGED = ['setpriv', '--bounding-set=-all', '--inh-caps=-all', '--no-new-privs'];
 
 export class WorldNode {
   readonly name: NodeName;
@@ -73,7 +75,13 @@ export class WorldNode {
   async launch(options: SpawnOptions = {}): Promise<Process> {
     if (this.running) throw new LabError(`${this.name} runs already`);
     if (this.#process !== undefined) this.#past.push(...this.#process.stdout, ...this.#process.stderr);
-    this.#process = await this.host.spawnThicket(['up', '--config', this.configFile], options);
+    const { userspace, backend } = this.plan;
+    const env = { ...(backend === undefined ? {} : { THICKET_BACKEND: backend }), ...options.env };
+    this.#process = await this.host.spawnThicket(['up', '--config', this.configFile], {
+      ...options,
+      env,
+      under: userspace ? UNPRIVILEGED : [],
+    });
     return this.#process;
   }
 
@@ -90,6 +98,15 @@ export class WorldNode {
   async restart(): Promise<void> {
     if (this.running) await this.stop();
     await this.start();
+  }
+
+  /** `host:port` at which programs on this host reach a TCP service of the home network: by its name, or by a forward where there is no interface. */
+  at(endpoint: string, port: number): string {
+    const name = `${endpoint}.home.thicket`;
+    if (this.plan.userspace !== true) return `${name}:${port}`;
+    const forward = this.config.forwards?.find(({ to }) => to === `${name}:${port}`);
+    if (forward === undefined) throw new LabError(`${this.name} has no forward to ${name}:${port}`);
+    return forward.listen;
   }
 
   /** What `thicket status --json` says, asked for without the quarter of a second that a command takes. */

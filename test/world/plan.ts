@@ -23,6 +23,10 @@ export interface NodePlan {
   /** Short names that the network grants. */
   readonly grants: readonly string[];
   readonly endpoints: readonly EndpointText[];
+  /** It has no capability at all, and so no interface: it goes on in user-space mode, and reaches services by forwards (`WorldNode.at`). */
+  readonly userspace?: boolean;
+  /** Default the best that there is. */
+  readonly backend?: 'native' | 'wasm';
 }
 
 const FAMILY = ['group:family'];

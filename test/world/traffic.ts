@@ -107,20 +107,21 @@ export async function switchLight(host: Host, url: string, on: boolean): Promise
   return (JSON.parse(stdout) as { on: boolean }).on;
 }
 
-/** Publishes `count` numbered messages with QoS 1 and returns those that a subscriber got, in the order in which they came. */
+/** Publishes `count` numbered messages with QoS 1, each side at its own address and port of the broker, and returns those that a subscriber got, in the order in which they came. */
 export async function publishAndSubscribe(
   subscriber: Host,
   publisher: Host,
   brokerAt: readonly [string, string],
   count: number,
+  ports: readonly [number, number] = [1_883, 1_883],
 ): Promise<string[]> {
   const topic = `meter/${count}/${recordings}`;
-  const options = (host: string): string[] => ['-h', host, '-q', '1', '-t', topic];
+  const options = (at: 0 | 1): string[] => ['-h', brokerAt[at], '-p', String(ports[at]), '-q', '1', '-t', topic];
   // Into a pipe it would write by blocks.
-  const sub = await subscriber.spawn(['stdbuf', '-oL', 'mosquitto_sub', ...options(brokerAt[0]), '-d']);
+  const sub = await subscriber.spawn(['stdbuf', '-oL', 'mosquitto_sub', ...options(0), '-d']);
   await sub.waitForLine(/^Subscribed/);
   const lines = [...Array.from({ length: count }, (_, n) => String(n)), 'end'];
-  await publisher.exec(['mosquitto_pub', ...options(brokerAt[1]), '-l'], { stdin: `${lines.join('\n')}\n`, timeoutMs: 120_000 });
+  await publisher.exec(['mosquitto_pub', ...options(1), '-l'], { stdin: `${lines.join('\n')}\n`, timeoutMs: 120_000 });
   // Messages of one publisher keep their order: nothing comes behind the last.
   await sub.waitForLine(/^end$/, 30_000);
   await sub.kill();

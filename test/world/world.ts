@@ -32,6 +32,9 @@ export interface WorldOptions {
 }
 
 const DEFAULT_POOL4 = '198.18.0.0/15';
+/** Ports on loopback of nodes without an interface: their forwards begin here, and their SOCKS5 proxy is there. */
+const FORWARDS = 20_001;
+export const SOCKS_PORT = 1_080;
 
 export class World {
   readonly lab: Lab;
@@ -176,8 +179,18 @@ export class World {
       ...(plan.network === 'strange' ? { trust: [{ network: this.owner('home').id }] } : {}),
       ...(rekey === undefined ? {} : { session: { rekey } }),
       ...(plan.endpoints.length === 0 ? {} : { endpoints: [...plan.endpoints] }),
+      ...(plan.userspace === true && !plan.listens ? { forwards: this.#forwards(), proxies: [{ listen: `127.0.0.1:${SOCKS_PORT}` }] } : {}),
     };
     return configure === undefined ? config : configure(name, config);
+  }
+
+  /** For a node without an interface: a port on loopback for each TCP service of the home network. */
+  #forwards(): NonNullable<NodeConfig['forwards']> {
+    const endpoints = this.#names().flatMap((name) => this.#plan(name).endpoints);
+    const services = endpoints.flatMap(({ name, services: its }) => (its ?? []).map(({ port }) => ({ name, port })));
+    return services
+      .filter(({ port }) => port.startsWith('tcp/'))
+      .map(({ name, port }, index) => ({ listen: `127.0.0.1:${FORWARDS + index}`, to: `${name}.home.thicket:${port.slice(4)}` }));
   }
 
   #plan(name: NodeName): NodePlan {

@@ -10,6 +10,7 @@ import { registerExpose, registerUnexpose } from './commands/expose.js';
 import { registerForward } from './commands/forward.js';
 import { registerRoutes, registerServices, registerSessions } from './commands/lists.js';
 import { registerNetwork } from './commands/network.js';
+import { registerOutlet } from './commands/outlet.js';
 import { registerPing } from './commands/ping.js';
 import { registerProxy } from './commands/proxy.js';
 import { registerReload } from './commands/reload.js';
@@ -30,7 +31,7 @@ const GROUPS: readonly (readonly [string, readonly ((program: Command) => void)[
     [registerStatus, registerTree, registerRoutes, registerSessions, registerServices, registerPing, registerTrace, registerResolve],
   ],
   ['Sharing:', [registerExpose, registerUnexpose, registerAllow, registerDeny, registerTrust]],
-  ['Reaching:', [registerForward, registerProxy, registerDns]],
+  ['Reaching:', [registerForward, registerProxy, registerOutlet, registerDns]],
 ];
 
 export function buildProgram(): Command {

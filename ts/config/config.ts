@@ -16,7 +16,7 @@ import {
   type Who,
 } from '../trust/index.js';
 import type * as z from '../zod.js';
-import { type ForwardConfig, type ProxyConfig, parseForward, parseProxy } from './outward.js';
+import { type ForwardConfig, type OutletConfig, type ProxyConfig, parseForward, parseOutlet, parseProxy } from './outward.js';
 import { ConfigShape, type ConfigText } from './schema.js';
 import {
   type HostPort,
@@ -76,6 +76,7 @@ export interface Config {
   readonly endpoints: readonly EndpointConfig[];
   readonly forwards: readonly ForwardConfig[];
   readonly proxies: readonly ProxyConfig[];
+  readonly outlets: readonly OutletConfig[];
   readonly control: { readonly socket: string };
   readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error' };
 }
@@ -247,12 +248,13 @@ function build(raw: ConfigText, place: Place, stateFolder: string): Config {
     endpoints: list(raw.endpoints, ['endpoints'], (endpoint, index) => readEndpoint(endpoint, ['endpoints', index], place, network)),
     forwards: list(raw.forwards, ['forwards'], parseForward),
     proxies: list(raw.proxies, ['proxies'], parseProxy),
+    outlets: list(raw.outlets, ['outlets'], parseOutlet),
     control: { socket: raw.control.socket ?? join(stateFolder, 'control.sock') },
     log: raw.log,
   };
   const address = ({ host, port }: HostPort): string => `${host} ${port}`;
   unique(config.listen, address, (index) => place.error(['listen', index], 'this address is there twice: remove one'));
-  const doors = (['forwards', 'proxies'] as const).flatMap((key) =>
+  const doors = (['forwards', 'proxies', 'outlets'] as const).flatMap((key) =>
     config[key].map(({ listen }, index) => ({ listen, path: [key, index, 'listen'] })),
   );
   unique(

@@ -54,6 +54,10 @@ parents: ["udp://203.0.113.5:7117#2awhwlq7kn33nz6cbzlikqsxxwuf6lnlapattmee44jlbf
 # other hosts use one, though it asks for no password. (reload)
 # proxies: [ { listen: 127.0.0.1:1080, open: false } ]
 
+# Ports on the LAN's side of this gateway by which one device may call one remote service, with the key of the endpoint that stands for the device:
+# whoever allows it there knows which device calls. from: the device's address, and its MAC address where that is to be checked, too. (reload)
+# outlets: [ { listen: 192.168.1.1:9000, to: "csms.operator.thicket:9000", as: camera, from: { ip: 192.168.1.20, mac: "02:00:5e:10:00:01" } } ]
+
 # Where thicket status and its like reach this node; the default is control.sock in the state directory. (restart)
 # control: { socket: /var/lib/thicket/control.sock }
 

@@ -11,7 +11,16 @@ export {
 } from './config.js';
 export { exampleConfig } from './example.js';
 export { type Change, LocalChanges, networkOf } from './local.js';
-export { type ForwardConfig, type ProxyConfig, parseProxy } from './outward.js';
+export {
+  checkOutlets,
+  type ForwardConfig,
+  type OutletConfig,
+  type OutletSource,
+  type ProxyConfig,
+  parseOutlet,
+  parseOutletSource,
+  parseProxy,
+} from './outward.js';
 export {
   type HostPort,
   type ParentAddress,

@@ -63,6 +63,10 @@ export const ConfigShape = z.strictObject({
   endpoints: z._default(z.array(EndpointShape), []),
   forwards: z._default(z.array(z.strictObject({ listen: Text, to: Text })), []),
   proxies: z._default(z.array(z.strictObject({ listen: Text, open: z._default(z.boolean(), false) })), []),
+  outlets: z._default(
+    z.array(z.strictObject({ listen: Text, to: Text, as: Text, from: z.strictObject({ ip: Text, mac: z.optional(Text) }) })),
+    [],
+  ),
   control: z.prefault(z.strictObject({ socket: z.optional(Text) }), {}),
   log: z.prefault(z.strictObject({ level: z._default(z.enum(['debug', 'info', 'warn', 'error']), 'info') }), {}),
 });

@@ -46,6 +46,11 @@ export class ControlClient {
     return this.#hold('proxy', { listen, open });
   }
 
+  /** Asks for an outlet; `from` is `IP[,MAC]`. */
+  outlet(listen: string, to: string, as: string, from: string): Promise<Held> {
+    return this.#hold('outlet', { listen, to, as, from });
+  }
+
   async #hold(what: string, body: unknown): Promise<Held> {
     const response = await this.#request('POST', `/v1/${what}`, body);
     return new Promise((resolve, reject) => {

@@ -38,6 +38,8 @@ export interface ControlHost {
   forward(listen: string, to: string, signal: AbortSignal): Promise<string>;
   /** A SOCKS5 proxy until `signal` aborts; resolves with the address once it listens. `open`: on an address that other hosts reach, too. */
   proxy(listen: string, open: boolean, signal: AbortSignal): Promise<string>;
+  /** An outlet until `signal` aborts; resolves with the address once it listens. `from` is `IP[,MAC]`. */
+  outlet(listen: string, to: string, as: string, from: string, signal: AbortSignal): Promise<string>;
 }
 
 const text = (most: number) => z.string().check(z.maxLength(most));
@@ -51,6 +53,7 @@ const Expose = z.strictObject({
 });
 const Trust = z.strictObject({ key: text(100), trusted: z.boolean() });
 const Forward = z.strictObject({ listen: text(100), to: text(300) });
+const Outlet = z.strictObject({ listen: text(100), to: text(300), as: text(63), from: text(100) });
 const ProxyAsked = z.strictObject({ listen: text(100), open: z.boolean() });
 
 const BODY_LIMIT = 64 * 1024;
@@ -217,6 +220,13 @@ const ROUTES: ReadonlyMap<string, Handler> = new Map<string, Handler>([
     (host, { body, response }) => {
       const { listen, open } = read(ProxyAsked, body);
       return hold(response, (signal) => host.proxy(listen, open, signal));
+    },
+  ],
+  [
+    'POST /v1/outlet',
+    (host, { body, response }) => {
+      const { listen, to, as, from } = read(Outlet, body);
+      return hold(response, (signal) => host.outlet(listen, to, as, from, signal));
     },
   ],
 ]);

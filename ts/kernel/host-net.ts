@@ -57,6 +57,8 @@ export class HostNet {
   #forwards = false;
   #prepared = false;
   #attached = false;
+  /** Addresses of endpoints that local programs call from. */
+  readonly #callers = new Set<string>();
 
   private constructor(kernel: KernelNet, options: HostNetOptions, sysctls: Sysctls) {
     this.#kernel = kernel;
@@ -124,6 +126,22 @@ export class HostNet {
     if (!this.#attached) return;
     openForwarding(this.#sysctls, wanted);
     await this.#limitTrains();
+  }
+
+  /** Makes these addresses of endpoints, and no others, ones that programs on this host may call from. What the overlay sends to them unasked is dropped as ever. */
+  async callFrom(addresses: readonly string[]): Promise<void> {
+    const { interface: name } = this.#o;
+    if (!this.#attached) return;
+    for (const address of this.#callers) {
+      if (addresses.includes(address)) continue;
+      await this.#kernel.deleteAddress(name, `${address}/32`);
+      this.#callers.delete(address);
+    }
+    for (const address of addresses) {
+      if (this.#callers.has(address)) continue;
+      await this.#kernel.addAddress(name, `${address}/32`);
+      this.#callers.add(address);
+    }
   }
 
   /**
@@ -211,6 +229,7 @@ export class HostNet {
     for (const route of this.#tunRoutes()) await this.#kernel.deleteRoute(route);
     await this.#kernel.deleteAddress(name, `${own4}/32`);
     if (own6 !== undefined) await this.#kernel.deleteAddress(name, `${own6}/128`);
+    await this.callFrom([]);
   }
 
   #pools(): string[] {

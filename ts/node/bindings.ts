@@ -20,6 +20,8 @@ export interface BindingsOptions {
   readonly pool: AddressPool | undefined;
   readonly endpoint: (key: PublicKey) => HostedEndpoint | undefined;
   readonly ownNetwork: () => PublicKey | undefined;
+  /** Whether an endpoint of ours may call this session's far end: its device has an outlet to it. */
+  readonly callsOut: (session: Session) => boolean;
   readonly cut: (pairs: readonly FlowPair[]) => Promise<void>;
   readonly log: Logger;
 }
@@ -174,7 +176,7 @@ export class Bindings {
     }
     const services = this.#o.endpoint(session.own)?.services ?? [];
     const inbound = compilePolicy(services, session.identity, this.#o.ownNetwork());
-    return { session: session.id, inbound, outbound: false, echo: inbound.length > 0, rtspPorts: [] };
+    return { session: session.id, inbound, outbound: this.#o.callsOut(session), echo: inbound.length > 0, rtspPorts: [] };
   }
 
   #ownAddresses(key: PublicKey): Addresses | undefined {

@@ -3,7 +3,15 @@
  * first, before anything has changed.
  */
 import type { Logger } from 'pino';
-import { type Change, type Config, changedRestartKeys, keepRestartKeys, type LocalChanges, readConfig } from '../config/index.js';
+import {
+  type Change,
+  type Config,
+  changedRestartKeys,
+  checkOutlets,
+  keepRestartKeys,
+  type LocalChanges,
+  readConfig,
+} from '../config/index.js';
 import { type ReloadDocument, SCHEMA } from '../control/index.js';
 import { describe } from '../errors.js';
 import type { Endpoints, PreparedEndpoints } from '../gateway/endpoints.js';
@@ -14,6 +22,7 @@ import type { Clock } from './clock.js';
 import { prepareAll } from './doors.js';
 import type { Forwards } from './forwards.js';
 import type { Links } from './links.js';
+import type { Outlets } from './outlets.js';
 import type { Proxies } from './proxies.js';
 import type { Resolver } from './resolver.js';
 import type { Session, Sessions } from './sessions.js';
@@ -32,6 +41,7 @@ export interface ChangesOptions {
   readonly endpoints: Endpoints | undefined;
   readonly forwards: Forwards;
   readonly proxies: Proxies;
+  readonly outlets: Outlets;
   readonly bindings: Bindings;
   readonly sessions: Sessions;
   readonly links: Links;
@@ -103,7 +113,12 @@ export class Changes {
 
   async #apply(next: Config): Promise<void> {
     const { settings, endpoints, sessions, router, log } = this.#o;
-    const doors = await prepareAll([() => this.#o.forwards.prepare(next.forwards), () => this.#o.proxies.prepare(next.proxies)]);
+    checkOutlets(next.outlets, next.endpoints);
+    const doors = await prepareAll([
+      () => this.#o.forwards.prepare(next.forwards),
+      () => this.#o.proxies.prepare(next.proxies),
+      () => this.#o.outlets.prepare(next.outlets),
+    ]);
     let prepared: PreparedEndpoints | undefined;
     try {
       prepared = await endpoints?.prepare(next.endpoints);

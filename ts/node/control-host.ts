@@ -5,6 +5,8 @@ import {
   type HostPort,
   parseHostPort,
   parseNamePort,
+  parseOutlet,
+  parseOutletSource,
   parseProxy,
   parseService,
   parseServiceName,
@@ -36,6 +38,7 @@ import { type Clock, ms } from './clock.js';
 import type { Door } from './doors.js';
 import type { Forwards } from './forwards.js';
 import type { Links } from './links.js';
+import type { Outlets } from './outlets.js';
 import type { Ground } from './place.js';
 import type { Proxies } from './proxies.js';
 import type { Resolver } from './resolver.js';
@@ -62,6 +65,7 @@ export interface NodeControlOptions {
   readonly tracer: Tracer;
   readonly forwards: Forwards;
   readonly proxies: Proxies;
+  readonly outlets: Outlets;
   readonly endpoints: () => readonly HostedEndpoint[];
   readonly health: HealthMonitor;
   /** `tcp/554` and the like that the far end of a session refused last. */
@@ -234,6 +238,11 @@ export class NodeControl implements ControlHost {
     const config = parseProxy({ listen: loopback(listen), open });
     if (this.#o.ground === undefined) throw new ThicketError('REFUSED', 'this node has no interface: let a leaf be the proxy');
     return until(signal, await this.#o.proxies.open(config));
+  }
+
+  async outlet(listen: string, to: string, as: string, from: string, signal: AbortSignal): Promise<string> {
+    const config = parseOutlet({ listen, to, as, from: parseOutletSource(from) });
+    return until(signal, await this.#o.outlets.open(config));
   }
 
   #links(stats: DataPlaneStats): LinkDocument[] {

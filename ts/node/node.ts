@@ -8,7 +8,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { Logger } from 'pino';
-import type { Config, LocalChanges } from '../config/index.js';
+import { type Config, checkOutlets, type LocalChanges } from '../config/index.js';
 import type { ReloadDocument } from '../control/index.js';
 import type { DataPlaneEvent } from '../dataplane/index.js';
 import { describe, isThicketError, ThicketError } from '../errors.js';
@@ -27,6 +27,7 @@ import { HandleSource } from './handles.js';
 import { NodeHandshakes } from './handshakes.js';
 import { Links } from './links.js';
 import { openNameServer } from './name-server.js';
+import { Outlets } from './outlets.js';
 import { Outward } from './outward.js';
 import { ownNameKeys } from './own-names.js';
 import type { Place } from './place.js';
@@ -74,6 +75,7 @@ export class Node implements RunningNode {
   readonly #rules: RelayRules;
   readonly #forwards: Forwards;
   readonly #proxies: Proxies;
+  readonly #outlets: Outlets;
   readonly #endpoints: Endpoints | undefined;
   readonly #denied: { readonly session: Session['id']; readonly what: string }[] = [];
   readonly #settings: Settings;
@@ -114,6 +116,14 @@ export class Node implements RunningNode {
     });
     this.#forwards = new Forwards({ outward, log: parts.log });
     this.#proxies = new Proxies({ outward, log: parts.log });
+    this.#outlets = new Outlets({
+      outward,
+      resolver: this.#resolver,
+      endpoints: () => this.#endpoints?.all() ?? [],
+      refresh: (session) => this.#bindings.refresh(session),
+      callFrom: (addresses) => parts.place.ground?.callFrom(addresses) ?? Promise.resolve(),
+      log: parts.log,
+    });
     this.#changes = this.#makeChanges();
   }
 
@@ -127,6 +137,10 @@ export class Node implements RunningNode {
     await (await this.#forwards.prepare(this.#settings.config.forwards)).commit();
     undo.push(() => this.#proxies.close());
     await (await this.#proxies.prepare(this.#settings.config.proxies)).commit();
+    const { outlets, endpoints } = this.#settings.config;
+    checkOutlets(outlets, endpoints);
+    undo.push(() => this.#outlets.close());
+    await (await this.#outlets.prepare(outlets)).commit();
     const health = new HealthMonitor(() => this.#endpoints?.all().flatMap((endpoint) => endpoint.services) ?? []);
     undo.push(() => health.close());
     const stopTicking = this.#clock.every(TICK, () => this.#tick());
@@ -228,10 +242,9 @@ export class Node implements RunningNode {
     if (ours === undefined) return;
     const live = this.#bindings.session(ours, subject);
     if (live !== undefined) this.#sessions.wake(live.id);
-    let work: Promise<unknown> = Promise.resolve();
-    if (ours === this.key) work = this.#resolver.wanted(subject);
-    else if (subject.kind === 'key') work = this.#dialer.dial(ours, subject.key);
-    work.catch((error: unknown) => this.#p.log.debug(`an address in use leads nowhere yet: ${describe(error)}`));
+    this.#resolver
+      .wanted(subject, ours)
+      .catch((error: unknown) => this.#p.log.debug(`an address in use leads nowhere yet: ${describe(error)}`));
   }
 
   /** What a verified chain proves beside who somebody is: that its date is past, and where a short name has moved to. */
@@ -295,6 +308,7 @@ export class Node implements RunningNode {
       pool: ground?.pool,
       endpoint: (key) => this.#endpoints?.get(key),
       ownNetwork: () => this.#settings.membership?.network.key,
+      callsOut: (session) => this.#outlets.callsOut(session),
       cut: (pairs) => ground?.nat.cut(pairs) ?? Promise.resolve(),
       log: this.#p.log,
     });
@@ -426,7 +440,7 @@ export class Node implements RunningNode {
       endpoints: () => this.#endpoints?.all() ?? [],
       network: (text) => findNetwork(text, this.#settings.config.networks, this.#settings.membership?.network),
       lookup: (nameKey, exclude) => this.#router.lookup(nameKey, exclude),
-      dial: (peer) => this.#dialer.dial(this.key, peer),
+      dial: (own, peer) => this.#dialer.dial(own, peer),
       clock: this.#clock,
     });
   }
@@ -457,6 +471,7 @@ export class Node implements RunningNode {
       endpoints: this.#endpoints,
       forwards: this.#forwards,
       proxies: this.#proxies,
+      outlets: this.#outlets,
       bindings: this.#bindings,
       sessions: this.#sessions,
       links: this.#links,
@@ -485,6 +500,7 @@ export class Node implements RunningNode {
       tracer: this.#tracer,
       forwards: this.#forwards,
       proxies: this.#proxies,
+      outlets: this.#outlets,
       endpoints: () => this.#endpoints?.all() ?? [],
       health,
       denied: (session) => this.#denied.filter((d) => d.session === session.id).map((d) => d.what),

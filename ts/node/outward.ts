@@ -48,12 +48,15 @@ export class Outward {
     return host;
   }
 
-  /** A TCP stream to a local address, which emits `connect`. It is destroyed with an error that has the code of a Node socket in the same place. */
-  dial(peer: string, port: number): Duplex {
+  /**
+   * A TCP stream to a local address, which emits `connect`. It is destroyed with an error that has the code of a Node socket in the same place. `own` is the
+   * address that calls: this node's, or an endpoint's of ours that may call.
+   */
+  dial(peer: string, port: number, own: string = this.#own(peer)): Duplex {
     const { userspace } = this.#o;
     return userspace === undefined
-      ? connect({ host: peer, port, allowHalfOpen: true, noDelay: true })
-      : userspace.dial({ own: this.#own(peer), peer, port });
+      ? connect({ host: peer, port, localAddress: own, allowHalfOpen: true, noDelay: true })
+      : userspace.dial({ own, peer, port });
   }
 
   /** Joins a local program's socket with a stream of `dial` of which nothing was read or written; `initial` goes to the stream first. */

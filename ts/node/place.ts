@@ -27,6 +27,8 @@ export interface Ground {
   readonly pool: AddressPool;
   readonly lan: Lan;
   readonly nat: Translation;
+  /** Makes these addresses of endpoints, and no others, ones that `Outward.dial` may call from. */
+  readonly callFrom: (addresses: readonly string[]) => Promise<void>;
   /** Where the DNS server shall listen; port 0: where it can. */
   readonly dns: { readonly addresses: readonly string[]; readonly port: number };
   /** Flows that the kernel knows beside the data plane, and that may be older than this program. */
@@ -114,6 +116,7 @@ async function onInterface(options: PlaceOptions, backend: Backend, undo: Undo):
     pool,
     lan: kernel,
     nat: new Nat(kernel, net),
+    callFrom: (addresses) => net.callFrom(addresses),
     dns: { addresses: v6 === undefined ? [v4] : [v4, v6], port: dnsPort },
     flows: (filters) => kernel.flows(filters),
   };
@@ -134,6 +137,7 @@ async function inUserSpace(options: PlaceOptions, backend: Backend, reason: stri
     pool,
     lan: systemLan,
     nat: userSpaceTranslation,
+    callFrom: () => Promise.resolve(),
     dns: { addresses: ['127.0.0.1'], port: config.dns.port ?? 0 },
     flows: () => Promise.resolve([]),
   };

@@ -22,7 +22,7 @@ export interface ResolverOptions {
   /** Nicknames and keys to networks, with the naming secret where we have it. */
   readonly network: (text: string) => NetworkRef | undefined;
   readonly lookup: (nameKey: PublicKey, exclude: readonly PublicKey[]) => Promise<LookupResult>;
-  readonly dial: (peer: PublicKey) => Promise<Session>;
+  readonly dial: (own: PublicKey, peer: PublicKey) => Promise<Session>;
   readonly clock: Clock;
 }
 
@@ -51,7 +51,7 @@ export class Resolver {
     try {
       const own = this.#own(name);
       if (own !== undefined) return { status: 'found', addresses: own };
-      const reached = await this.#reach(name);
+      const reached = await this.#reach(name, this.#o.self);
       const addresses = await this.#o.bindings.bind(reached.session, reached.subject);
       this.#o.pool?.touch(reached.subject);
       return { status: 'found', addresses, services: reached.session.offered };
@@ -62,27 +62,32 @@ export class Resolver {
   }
 
   /** For commands: `camera.home.thicket`, `camera.home`, a key. Throws a ThicketError that says why not. */
-  async reach(text: string): Promise<Reached> {
-    const name = parseName(text, this.#o.domain, { bare: true });
-    if (name === undefined || name.kind === 'apex') {
-      throw new ThicketError('BAD_ARGUMENT', `"${text}" is not a name: use NAME.NETWORK.${this.#o.domain}, or a key`);
-    }
+  async reach(text: string, own: PublicKey = this.#o.self): Promise<Reached> {
+    const name = this.#parse(text);
     if (this.#isOwn(name)) throw new ThicketError('REFUSED', `${text} is this node's own: ask from another node`);
-    return this.#reach(name);
+    return this.#reach(name, own);
   }
 
-  /** The address by which programs on this host reach `text`. */
-  async address(text: string): Promise<Addresses & Reached> {
-    const reached = await this.reach(text);
+  /** Whether the far end of `session` is who `text` means. */
+  means(text: string, { peer, identity }: Pick<Session, 'peer' | 'identity'>): boolean {
+    const name = this.#parse(text);
+    if (name.kind === 'key') return name.key === peer;
+    const network = this.#o.network(name.network)?.key;
+    return network !== undefined && isHolder(identity, { name: name.name, network });
+  }
+
+  /** The address by which programs on this host reach `text`; `own` is the key that calls, the node's own or that of an endpoint. */
+  async address(text: string, own?: PublicKey): Promise<Addresses & Reached> {
+    const reached = await this.reach(text, own);
     const addresses = await this.#o.bindings.bind(reached.session, reached.subject);
     this.#o.pool?.touch(reached.subject);
     return { ...addresses, ...reached };
   }
 
   /** A program sent to the address of `subject`, which has no session (any more). */
-  async wanted(subject: Subject): Promise<void> {
+  async wanted(subject: Subject, own: PublicKey = this.#o.self): Promise<void> {
     if (subject.kind === 'own') return;
-    const session = subject.kind === 'key' ? await this.#o.dial(subject.key) : await this.#find(subject);
+    const session = subject.kind === 'key' ? await this.#o.dial(own, subject.key) : await this.#find(subject, own);
     await this.#o.bindings.bind(session, subject);
   }
 
@@ -91,13 +96,19 @@ export class Resolver {
     this.#negative.clear();
   }
 
-  async #reach(name: ResolvableName): Promise<Reached> {
-    const id = name.kind === 'key' ? name.key : `${name.name}.${name.network}`;
+  #parse(text: string): ResolvableName {
+    const name = parseName(text, this.#o.domain, { bare: true });
+    if (name !== undefined && name.kind !== 'apex') return name;
+    throw new ThicketError('BAD_ARGUMENT', `"${text}" is not a name: use NAME.NETWORK.${this.#o.domain}, or a key`);
+  }
+
+  async #reach(name: ResolvableName, own: PublicKey): Promise<Reached> {
+    const id = `${own} ${name.kind === 'key' ? name.key : `${name.name}.${name.network}`}`;
     const failed = this.#negative.get(id);
     if (failed !== undefined && this.#o.clock.now() < failed.until) throw failed.error;
     const under = this.#under.get(id);
     if (under !== undefined) return under;
-    const work = this.#reachNow(name).catch((error: unknown) => {
+    const work = this.#reachNow(name, own).catch((error: unknown) => {
       if (isAbsence(error)) this.#remember(id, error);
       throw error;
     });
@@ -109,18 +120,18 @@ export class Resolver {
     return work;
   }
 
-  async #reachNow(name: ResolvableName): Promise<Reached> {
-    if (name.kind === 'key') return { session: await this.#o.dial(name.key), subject: { kind: 'key', key: name.key } };
+  async #reachNow(name: ResolvableName, own: PublicKey): Promise<Reached> {
+    if (name.kind === 'key') return { session: await this.#o.dial(own, name.key), subject: { kind: 'key', key: name.key } };
     const network = this.#o.network(name.network);
     if (network === undefined) {
       throw new ThicketError('NOT_FOUND', `no network is called ${name.network} here: name it under networks: in thicket.yaml`);
     }
     const subject: Subject = { kind: 'name', name: name.name, network: network.key };
-    return { session: await this.#find(subject), subject };
+    return { session: await this.#find(subject, own), subject };
   }
 
-  async #find(subject: { readonly name: string; readonly network: PublicKey } & Subject): Promise<Session> {
-    const live = this.#o.bindings.session(this.#o.self, subject);
+  async #find(subject: { readonly name: string; readonly network: PublicKey } & Subject, own: PublicKey): Promise<Session> {
+    const live = this.#o.bindings.session(own, subject);
     if (live?.state === 'up') return live;
     const secret = this.#o.network(subject.network)?.namingSecret;
     if (secret === undefined) {
@@ -136,7 +147,7 @@ export class Resolver {
       const found = await this.#o.lookup(nameKey, wrong);
       if (found.status === 'unreachable') throw failure ?? new ThicketError('UNREACHABLE', 'the tree is out of reach: see thicket status');
       if (found.status !== 'found' || found.keys.length === 0) break;
-      const results = await Promise.allSettled(found.keys.map((key) => this.#o.dial(key)));
+      const results = await Promise.allSettled(found.keys.map((key) => this.#o.dial(own, key)));
       let best: Session | undefined;
       for (const [index, result] of results.entries()) {
         const key = found.keys[index] as PublicKey;

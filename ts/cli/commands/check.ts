@@ -25,11 +25,13 @@ async function check(options: ConfigOption): Promise<void> {
 }
 
 async function checkState(config: Config, folder: string): Promise<void> {
-  const { LocalChanges } = await import('../../config/index.js');
+  const { checkOutlets, LocalChanges } = await import('../../config/index.js');
   const { NodeStore } = await import('../../trust/index.js');
   const store = NodeStore.open(folder);
   const membership = store.membership(Math.floor(Date.now() / 1_000));
-  for (const { name, groups } of LocalChanges.open(folder).join(config).endpoints) {
+  const { endpoints, outlets } = LocalChanges.open(folder).join(config);
+  checkOutlets(outlets, endpoints);
+  for (const { name, groups } of endpoints) {
     if (membership === undefined) {
       throw new ThicketError('NO_CERTIFICATE', `endpoint ${name} needs a certificate of its gateway: enrol this node with thicket join`);
     }
