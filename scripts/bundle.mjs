@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { build } from 'esbuild';
 
 /** What is started or imported by its place in dist/. */
-const ENTRIES = ['cli/main', 'dataplane/wasm/worker'];
+const ENTRIES = ['cli/main', 'dataplane/wasm/worker', 'index'];
 
 const { metafile } = await build({
   entryPoints: Object.fromEntries(ENTRIES.map((entry) => [entry, `ts/${entry}.ts`])),

@@ -2,8 +2,8 @@
 import { readFileSync, statSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
-import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument, visit } from 'yaml';
-import { describe, isThicketError, ThicketError } from '../errors.js';
+import { type Document, LineCounter, parseDocument, visit } from 'yaml';
+import { describe, ThicketError } from '../errors.js';
 import {
   checkLabel,
   type NetworkLookup,
@@ -17,6 +17,7 @@ import {
 } from '../trust/index.js';
 import type * as z from '../zod.js';
 import { type ForwardConfig, type OutletConfig, type ProxyConfig, parseForward, parseOutlet, parseProxy } from './outward.js';
+import { lineOf, type Path, Place } from './place.js';
 import { ConfigShape, type ConfigText } from './schema.js';
 import {
   type HostPort,
@@ -102,47 +103,6 @@ export function keepRestartKeys(before: Config, after: Config): Config {
   return { ...after, listen, allowUnrelayed, interface: tun, dns, control };
 }
 
-type Path = readonly PropertyKey[];
-
-/** Where in the file something stands, for messages. */
-class Place {
-  readonly #file: string;
-  readonly #document: Document;
-  readonly #lines: LineCounter;
-
-  constructor(file: string, document: Document, lines: LineCounter) {
-    this.#file = file;
-    this.#document = document;
-    this.#lines = lines;
-  }
-
-  error(path: Path, reason: string): ThicketError {
-    return new ThicketError('BAD_CONFIG', `${this.#file}:${this.#line(path)}: ${reason}`);
-  }
-
-  /** Runs `read`; whatever it throws is said with the line of `path`. */
-  at<T>(path: Path, read: () => T): T {
-    try {
-      return read();
-    } catch (error) {
-      if (isThicketError(error) && error.code === 'BAD_CONFIG' && error.message.startsWith(`${this.#file}:`)) throw error;
-      throw this.error(path, `${path.map(String).join('.')}: ${describe(error)}`);
-    }
-  }
-
-  /** The line of the key, or of the nearest thing around it that stands in the file. */
-  #line(path: Path): number {
-    for (let length = path.length; length > 0; length -= 1) {
-      const parent = length === 1 ? this.#document.contents : this.#document.getIn(path.slice(0, length - 1), true);
-      const last = path[length - 1];
-      const pair = isMap(parent) ? parent.items.find(({ key }) => (isScalar(key) ? key.value : key) === last) : undefined;
-      const node = pair?.key ?? this.#document.getIn(path.slice(0, length), true);
-      if (isNode(node) && node.range) return this.#lines.linePos(node.range[0]).line;
-    }
-    return 1;
-  }
-}
-
 /** Reads a configuration file. Throws BAD_CONFIG with `file:line: reason`, or LAX_PERMISSIONS when others can read a naming secret in it. */
 export function readConfig(file: string, stateFolder: string): Config {
   let text: string;
@@ -167,13 +127,21 @@ export function readConfig(file: string, stateFolder: string): Config {
 export function parseConfig(text: string, file: string, stateFolder: string): Config {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true });
-  const place = new Place(file, document, lines);
   const fault = document.errors[0] ?? document.warnings[0];
   if (fault !== undefined) {
     const [first = ''] = fault.message.split('\n', 1);
     throw new ThicketError('BAD_CONFIG', `${file}:${lines.linePos(fault.pos[0]).line}: ${first}`);
   }
-  const shape = ConfigShape.safeParse(plainOf(document, file, lines) ?? {});
+  return read(plainOf(document, file, lines) ?? {}, new Place(file, (path) => lineOf(path, document, lines)), stateFolder);
+}
+
+/** What a program hands over instead of a file. Throws BAD_CONFIG with `what: path: reason`. */
+export function configOf(value: unknown, what: string, stateFolder: string): Config {
+  return read(value, new Place(what), stateFolder);
+}
+
+function read(value: unknown, place: Place, stateFolder: string): Config {
+  const shape = ConfigShape.safeParse(value);
   if (!shape.success) throw shapeError(place, shape.error);
   return build(shape.data, place, stateFolder);
 }

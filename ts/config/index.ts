@@ -1,6 +1,7 @@
 export {
   type Config,
   changedRestartKeys,
+  configOf,
   type EndpointConfig,
   keepRestartKeys,
   parseConfig,

@@ -1,3 +1,4 @@
+export { connected } from './connected.js';
 export * from './data-plane.js';
 export { join } from './join.js';
 export { type Backend, type BackendName, chooseBackend, openDataPlane } from './loader.js';

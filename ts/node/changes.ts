@@ -3,20 +3,13 @@
  * first, before anything has changed.
  */
 import type { Logger } from 'pino';
-import {
-  type Change,
-  type Config,
-  changedRestartKeys,
-  checkOutlets,
-  keepRestartKeys,
-  type LocalChanges,
-  readConfig,
-} from '../config/index.js';
+import { type Change, type Config, changedRestartKeys, checkOutlets, keepRestartKeys, type LocalChanges } from '../config/index.js';
 import { type ReloadDocument, SCHEMA } from '../control/index.js';
 import { describe } from '../errors.js';
 import type { Endpoints, PreparedEndpoints } from '../gateway/endpoints.js';
 import type { Router } from '../routing/index.js';
 import type { NodeStore } from '../trust/index.js';
+import type { Answers } from './answers.js';
 import type { Bindings } from './bindings.js';
 import type { Clock } from './clock.js';
 import { prepareAll } from './doors.js';
@@ -29,8 +22,8 @@ import type { Session, Sessions } from './sessions.js';
 import type { Settings } from './settings.js';
 
 export interface ChangesOptions {
-  readonly configFile: string;
-  readonly stateFolder: string;
+  /** Reads the configuration. */
+  readonly configure: () => Config;
   /** The configuration that the node was started with. */
   readonly started: Config;
   readonly settings: Settings;
@@ -39,6 +32,7 @@ export interface ChangesOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly endpoints: Endpoints | undefined;
+  readonly answers: Answers;
   readonly forwards: Forwards;
   readonly proxies: Proxies;
   readonly outlets: Outlets;
@@ -59,15 +53,15 @@ export class Changes {
 
   /** Throws BAD_CONFIG, and then nothing has changed. */
   reload(): Promise<ReloadDocument> {
-    const { settings, started, store, local, clock } = this.#o;
+    const { settings, started, store, clock } = this.#o;
     return this.#inTurn(async () => {
-      const wanted = readConfig(this.#o.configFile, this.#o.stateFolder);
+      const wanted = this.#o.configure();
       // What needs a restart stays as this node was started, whatever reloads there were: it acts and reports as it runs.
       const next = keepRestartKeys(started, wanted);
       const before = settings.membership;
       settings.membership = store.membership(clock.wallSeconds());
       try {
-        await this.#apply(local.join(next));
+        await this.#apply(this.#joined(next));
       } catch (error) {
         settings.membership = before;
         throw error;
@@ -82,16 +76,21 @@ export class Changes {
   change(change: Change): Promise<void> {
     const { settings, local } = this.#o;
     return this.#inTurn(async () => {
-      const { config, commit } = local.preview(settings.file, change);
+      const { config, commit } = local.preview(this.#o.answers.join(settings.file), change);
       await this.#apply(config);
       try {
         commit();
       } catch (error) {
         // What isn't on disk isn't acknowledged, and doesn't stand.
-        await this.#apply(local.join(settings.file));
+        await this.#apply(this.#joined(settings.file));
         throw error;
       }
     });
+  }
+
+  /** This program answers for more, or less, than before: in force when it resolves. */
+  answers(): Promise<void> {
+    return this.#inTurn(() => this.#apply(this.#joined(this.#o.settings.file)));
   }
 
   /** A LAN that comes up late, or gets another address, must not need a reload. Never rejects. */
@@ -103,6 +102,11 @@ export class Changes {
     } catch (error) {
       this.#o.log.error(describe(error));
     }
+  }
+
+  /** What a file becomes with what this program answers for, and what the CLI changed. */
+  #joined(file: Config): Config {
+    return this.#o.local.join(this.#o.answers.join(file));
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {

@@ -1,2 +1,3 @@
 /** The running node. */
+export { ms } from './clock.js';
 export { type NodeOptions, type RunningNode, startNode } from './start.js';

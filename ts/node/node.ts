@@ -17,6 +17,7 @@ import { HealthMonitor } from '../gateway/health.js';
 import type { Addresses, DnsServer, InUse } from '../naming/index.js';
 import { Router } from '../routing/index.js';
 import type { Membership, NodeStore, PublicKey, VerifiedIdentity } from '../trust/index.js';
+import { Answers } from './answers.js';
 import { Bindings } from './bindings.js';
 import { Changes } from './changes.js';
 import { ms, systemClock } from './clock.js';
@@ -39,6 +40,7 @@ import { Settings } from './settings.js';
 import type { NodeOptions, RunningNode } from './start.js';
 import { Tracer } from './tracer.js';
 import type { Undo } from './undo.js';
+import { Uplink } from './uplink.js';
 import { warningsOf } from './warnings.js';
 
 const TICK = ms(200);
@@ -62,7 +64,9 @@ export interface Parts extends NodeOptions {
 export class Node implements RunningNode {
   readonly key: PublicKey;
   readonly failed: Promise<never>;
-  control: NodeControl | undefined;
+  readonly outward: Outward;
+  readonly answers: Answers;
+  readonly uplink: Uplink;
   readonly #p: Parts;
   readonly #clock = systemClock;
   readonly #links: Links;
@@ -81,6 +85,7 @@ export class Node implements RunningNode {
   readonly #settings: Settings;
   readonly #changes: Changes;
   #nameServer: DnsServer | undefined;
+  #control: NodeControl | undefined;
   #epoch: bigint;
   #fail: (error: Error) => void = () => {};
   #stopping: Promise<void> | undefined;
@@ -103,26 +108,35 @@ export class Node implements RunningNode {
       () => this.#links.all().filter((link) => link.role === 'child'),
     );
     this.#links = this.#makeLinks(handles, handshakes);
+    this.uplink = new Uplink({
+      isUp: () => this.#settings.config.parents.length === 0 || this.#links.parents().some(({ link }) => link !== undefined),
+      clock: this.#clock,
+    });
     this.#router = this.#makeRouter();
     this.#sessions = this.#makeSessions(handles, handshakes);
     this.#dialer = new Dialer(this.#sessions, this.#bindings, this.#clock);
     this.#resolver = this.#makeResolver();
     this.#tracer = new Tracer({ probe: (egress, hops, done) => this.#router.setups.trace(egress, hops, done), clock: this.#clock });
-    const outward = new Outward({
+    this.outward = new Outward({
       pool: parts.place.ground?.pool,
       userspace: parts.place.plane.userspace,
       resolver: this.#resolver,
       domain: this.#settings.config.dns.domain,
     });
-    this.#forwards = new Forwards({ outward, log: parts.log });
-    this.#proxies = new Proxies({ outward, log: parts.log });
+    this.#forwards = new Forwards({ outward: this.outward, log: parts.log });
+    this.#proxies = new Proxies({ outward: this.outward, log: parts.log });
     this.#outlets = new Outlets({
-      outward,
+      outward: this.outward,
       resolver: this.#resolver,
       endpoints: () => this.#endpoints?.all() ?? [],
       refresh: (session) => this.#bindings.refresh(session),
       callFrom: (addresses) => parts.place.ground?.callFrom(addresses) ?? Promise.resolve(),
       log: parts.log,
+    });
+    this.answers = new Answers({
+      refresh: () => this.#changes.answers(),
+      endpoints: () => this.#endpoints?.all() ?? [],
+      session: (id) => this.#sessions.byId(id),
     });
     this.#changes = this.#makeChanges();
   }
@@ -150,9 +164,14 @@ export class Node implements RunningNode {
       this.#links.close();
     });
     undo.push(this.#clock.every(ROUTES, () => void this.#changes.followRoutes()));
-    this.control = this.#makeControl(health);
+    this.#control = this.#makeControl(health);
     for (const parent of this.#settings.config.parents) this.#links.addParent(parent);
     for (const warning of this.#warnings()) log.warn(warning);
+  }
+
+  get control(): NodeControl {
+    if (this.#control === undefined) throw new ThicketError('BUSY', 'the node is starting: try again');
+    return this.#control;
   }
 
   reload(): Promise<ReloadDocument> {
@@ -177,9 +196,7 @@ export class Node implements RunningNode {
         if (this.#denied.length > DENIED) this.#denied.shift();
         return;
       case 'incoming':
-        // Nobody answers callers in this program.
-        event.stream.destroy();
-        return;
+        return this.answers.take(event);
       case 'log':
         return this.#p.log[event.level](event.message);
       case 'fatal':
@@ -350,6 +367,7 @@ export class Node implements RunningNode {
           if (link.role !== 'parent') return;
           this.#resolver.forgetFailures();
           this.#sessions.linkUp();
+          this.uplink.rose();
         },
         linkDown: (link, reason) => {
           log.info({ key: link.key, role: link.role }, `link down: ${reason}`);
@@ -469,6 +487,7 @@ export class Node implements RunningNode {
       settings: this.#settings,
       clock: this.#clock,
       endpoints: this.#endpoints,
+      answers: this.answers,
       forwards: this.#forwards,
       proxies: this.#proxies,
       outlets: this.#outlets,

@@ -1,8 +1,7 @@
 /** One client of a proxy: its greeting, its request, and what becomes of it. */
 import type { Socket } from 'node:net';
-import type { Duplex } from 'node:stream';
 import type { Logger } from 'pino';
-import type { Splice } from '../dataplane/index.js';
+import { connected, type Splice } from '../dataplane/index.js';
 import { describe, type ErrorCode, isThicketError, ThicketError } from '../errors.js';
 import { associate } from './association.js';
 import type { Overlay } from './overlay.js';
@@ -82,20 +81,6 @@ async function connect(
   if (!socket.destroyed) return overlay.splice(socket, stream, early);
   stream.destroy();
   return undefined;
-}
-
-/** Rejects with what the stream is destroyed with; or without an error of its own, when somebody destroys it. */
-function connected(stream: Duplex): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const closed = (): void => reject(new ThicketError('CLOSING', 'it closed before it was connected'));
-    stream.once('error', reject);
-    stream.once('close', closed);
-    stream.once('connect', () => {
-      stream.removeListener('error', reject);
-      stream.removeListener('close', closed);
-      resolve();
-    });
-  });
 }
 
 async function udp(socket: Socket, port: number, options: ConnectionOptions): Promise<undefined> {

@@ -14,9 +14,14 @@ export function registerUp(program: Command): void {
 }
 
 async function up(options: ConfigOption): Promise<void> {
-  const [{ startNode }, { serve }] = await Promise.all([import('../../node/index.js'), import('../service.js')]);
+  const [{ readConfig }, { startNode }, { serve }] = await Promise.all([
+    import('../../config/index.js'),
+    import('../../node/index.js'),
+    import('../service.js'),
+  ]);
+  const [file, folder] = [configFile(options.config), stateFolder(options.state)];
   await serve(async () => {
-    const node = await startNode({ configFile: configFile(options.config), stateFolder: stateFolder(options.state) });
+    const node = await startNode({ configure: () => readConfig(file, folder), stateFolder: folder });
     preferDecisions();
     return node;
   });

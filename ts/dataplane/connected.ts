@@ -1,0 +1,17 @@
+/** Waiting for a stream that is being opened. */
+import type { Duplex } from 'node:stream';
+import { ThicketError } from '../errors.js';
+
+/** Resolves at `connect`. Rejects with what the stream is destroyed with, or with CLOSING where somebody destroyed it without a word. */
+export function connected(stream: Duplex): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const closed = (): void => reject(new ThicketError('CLOSING', 'the stream was closed before it was connected'));
+    stream.once('error', reject);
+    stream.once('close', closed);
+    stream.once('connect', () => {
+      stream.removeListener('error', reject);
+      stream.removeListener('close', closed);
+      resolve();
+    });
+  });
+}
