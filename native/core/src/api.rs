@@ -119,12 +119,19 @@ pub struct Service {
     pub port: u16,
     /// Its packets are handed to the TUN as IPv6.
     pub v6: bool,
-    /// The device.
+    /// The device; port 0: this program itself, in user-space mode.
     pub target: SocketAddr,
     /// For accounting.
     pub account: u32,
     /// RTSP is spoken there; our address on the device's LAN.
     pub rtsp: Option<IpAddr>,
+}
+
+impl Service {
+    /// Whether this program itself answers, by the programmatic API.
+    pub const fn is_local(&self) -> bool {
+        self.target.port() == 0
+    }
 }
 
 /// A session's compiled policy.

@@ -110,8 +110,7 @@ impl<A: Aead> Core<A> {
         for addresses in [pair.v4, pair.v6].into_iter().flatten() {
             // A name that moves to another key takes its addresses along; what went to the old key ends.
             if self.pairs.insert(addresses, id).is_some_and(|before| before != id) {
-                self.flows
-                    .remove_if(|flow| (flow.local.own, flow.local.peer) == addresses);
+                self.flows.cut_if(|flow| (flow.local.own, flow.local.peer) == addresses);
             }
         }
         Some(())
@@ -130,8 +129,7 @@ impl<A: Aead> Core<A> {
                 continue;
             }
             self.pairs.remove(&addresses);
-            self.flows
-                .remove_if(|flow| (flow.local.own, flow.local.peer) == addresses);
+            self.flows.cut_if(|flow| (flow.local.own, flow.local.peer) == addresses);
         }
         Some(())
     }
@@ -140,7 +138,7 @@ impl<A: Aead> Core<A> {
     fn session_policy(&mut self, id: SessionId, policy: Policy) -> Option<()> {
         let before = core::mem::take(&mut self.sessions.get_mut(&id.0)?.policy.inbound);
         let places: Vec<_> = policy.inbound.iter().map(|s| self.account_place(s.account)).collect();
-        self.flows.remove_if(|flow| {
+        self.flows.cut_if(|flow| {
             if flow.wire.session != id {
                 return false;
             }
@@ -275,7 +273,7 @@ impl<A: Aead> Core<A> {
                 self.pairs.remove(&addresses);
             }
         }
-        self.flows.remove_if(|flow| flow.wire.session == id);
+        self.flows.cut_if(|flow| flow.wire.session == id);
         Some(())
     }
 

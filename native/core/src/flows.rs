@@ -8,7 +8,8 @@ use crate::buffers::Place;
 use crate::hash::{IdMap, KeyedMap, KeyedState};
 use crate::time::{Duration, Instant};
 use crate::wire::protocol;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
 
 /// Flows at most, in all and of one session.
 const MOST: usize = 65_536;
@@ -105,6 +106,8 @@ pub struct Flows {
     cursor: usize,
     /// RTSP connections whose flow was removed, for the helper to follow.
     pub unwatched: Vec<u32>,
+    /// TCP flows that policy removed, if anybody wants to know: our end and the far one.
+    pub cuts: Option<VecDeque<(SocketAddr, SocketAddr)>>,
 }
 
 impl Flows {
@@ -117,6 +120,7 @@ impl Flows {
             of_session: IdMap::default(),
             cursor: 0,
             unwatched: Vec::new(),
+            cuts: None,
         }
     }
 
@@ -236,6 +240,23 @@ impl Flows {
                 self.remove(index);
             }
         }
+    }
+
+    /// The same because of policy: whoever follows the flows is told.
+    pub fn cut_if(&mut self, mut gone: impl FnMut(&mut Flow) -> bool) {
+        let mut cuts = self.cuts.take();
+        self.remove_if(|flow| {
+            let gone = gone(flow);
+            let local = flow.local;
+            if let Some(cuts) = cuts.as_mut().filter(|_| gone && local.protocol == protocol::TCP) {
+                cuts.push_back((
+                    SocketAddr::new(local.own, local.local_port),
+                    SocketAddr::new(local.peer, local.remote_port),
+                ));
+            }
+            gone
+        });
+        self.cuts = cuts;
     }
 
     /// Removes one flow.
