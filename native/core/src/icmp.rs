@@ -33,6 +33,8 @@ pub struct Embedded {
     pub protocol: u8,
     pub source_port: u16,
     pub destination_port: u16,
+    /// TCP: its sequence number.
+    pub seq: u32,
 }
 
 /// Reads an ICMP message; `None` for kinds that aren't carried.
@@ -99,6 +101,7 @@ fn embedded(quote: &[u8]) -> Option<Embedded> {
         protocol,
         source_port,
         destination_port,
+        seq: u32::from_be_bytes([ports[4], ports[5], ports[6], ports[7]]),
     })
 }
 

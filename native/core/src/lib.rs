@@ -15,6 +15,7 @@ mod flat;
 mod flows;
 mod gate;
 mod hash;
+mod host;
 mod icmp;
 mod inbound;
 pub mod keyed;
@@ -28,6 +29,7 @@ mod receive;
 mod replay;
 mod rtsp;
 mod seal;
+mod services;
 mod stats;
 mod tables;
 mod time;
@@ -42,6 +44,7 @@ pub use buffers::{
     MediaBatch, MediaSend, RxBatch, Share, TRAIN_BYTES, TRAIN_SEGMENTS, TX_ROOM, Train, TunBatch, TunWrite, TxBatch,
 };
 pub use flat::{Flat, protocol_of};
+pub use host::{Closed, Datagrams, Echo, Host, HostConfig, HostError, HostEvent, HostStats, Lost, StreamId};
 pub use replay::{ReplayWindow, WINDOW};
 pub use rtsp::MediaRequest;
 pub use stats::{DropReason, Fullness, Ledger, LinkStats, ServiceStats, SessionStats, Stats, Traffic};

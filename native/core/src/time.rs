@@ -31,6 +31,11 @@ impl Instant {
 }
 
 impl Duration {
+    /// From microseconds.
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
     /// From milliseconds.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis * 1_000)
