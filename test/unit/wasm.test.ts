@@ -43,7 +43,7 @@ describe('the WASM data plane', () => {
   const { WasmPlane } = wasm as unknown as PlaneModule;
 
   test('counts past 2^32 and 2^53 one by one', () => {
-    const plane = new WasmPlane(counting(32), counting(32), false);
+    const plane = new WasmPlane(counting(32), counting(32), false, 0);
     const most = 2 ** 32 - 1;
     const lost = (): bigint | undefined => plane.stats(1_000_000).drops['queueFull'];
     plane.sent(most);

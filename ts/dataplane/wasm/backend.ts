@@ -25,10 +25,16 @@ import type {
   SessionPolicy,
   SocketAddress,
 } from '../data-plane.js';
-import type { Beginning, FromWorker, PlaneOrder, ToWorker } from './protocol.js';
+import { HostStreams, isHostEvent } from '../streams.js';
+import type { HostOrders } from '../userspace.js';
+import type { Beginning, FromWorker, HostOrder, Order, ToWorker } from './protocol.js';
 
 /** In the bundle, since threads are started by files. */
 const WORKER = join(packageRoot, 'dist/dataplane/wasm/worker.js');
+/** Bytes of `UserSpaceOptions.budget` when nothing is said. */
+const HOST_BUDGET = 32 * 1_024 * 1_024;
+/** Megabytes of the thread's short-lived objects. */
+const YOUNG_MB = 3;
 /** Nothing that the thread does takes so long; if it does, the node is better stopped than stuck. */
 const PATIENCE_MS = 10_000;
 
@@ -40,19 +46,23 @@ export async function openWasm(options: DataPlaneOptions, onEvents: OnEvents): P
   if (options.tun !== undefined) {
     throw new ThicketError('NO_TUN', `interface ${options.tun.name}: the wasm backend has no interface, set interface.mode to userspace`);
   }
-  if (options.userspace !== undefined) {
-    throw new ThicketError('BACKEND_UNAVAILABLE', 'the wasm backend of this version only relays: use the native one for the rest');
-  }
   const { port1: counters, port2 } = new MessageChannel();
   const told = new SharedArrayBuffer(4);
   const beginning: Beginning = {
     nodeKey: Uint8Array.from(options.nodeKey),
     seed: Uint8Array.from(randomBytes(32)),
+    budget: options.userspace === undefined ? 0 : (options.userspace.budget ?? HOST_BUDGET),
     listen: options.listen.map(({ host, port }) => ({ host, port })),
     told,
     counters: port2,
   };
-  const worker = new Worker(WORKER, { workerData: beginning, transferList: [port2], name: 'thicket-packets' });
+  const worker = new Worker(WORKER, {
+    workerData: beginning,
+    transferList: [port2],
+    name: 'thicket-packets',
+    // What a datagram leaves behind is collected when so much is full, and each holds on to memory elsewhere.
+    resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
+  });
   return new Promise((resolve, reject) => {
     const failed = (error: unknown): void => {
       reject(explain(error));
@@ -74,6 +84,7 @@ export async function openWasm(options: DataPlaneOptions, onEvents: OnEvents): P
           counters,
           told: new Int32Array(told),
           sockets: first.sockets,
+          userspace: beginning.budget > 0,
           onEvents,
         }),
       );
@@ -104,24 +115,27 @@ interface Parts {
   readonly counters: MessagePort;
   readonly told: Int32Array;
   readonly sockets: readonly SocketAddress[];
+  readonly userspace: boolean;
   readonly onEvents: OnEvents;
 }
 
 class WasmBackend implements DataPlane {
   readonly backend = 'wasm';
   readonly tun = undefined;
-  readonly userspace = undefined;
+  readonly userspace: HostStreams | undefined;
   readonly sockets: readonly SocketAddress[];
   readonly #worker: Worker;
   readonly #counters: MessagePort;
   readonly #told: Int32Array;
   readonly #onEvents: OnEvents;
-  #orders: PlaneOrder[] = [];
+  #orders: Order[] = [];
+  #transfer: ArrayBuffer[] = [];
   #stats: DataPlaneStats | undefined;
   #gone: Promise<void>;
   #closed = false;
 
-  constructor({ worker, counters, told, sockets, onEvents }: Parts) {
+  constructor({ worker, counters, told, sockets, userspace, onEvents }: Parts) {
+    this.userspace = userspace ? new HostStreams(hostOrders((order, transfer) => this.#order(order, transfer))) : undefined;
     this.sockets = sockets;
     this.#worker = worker;
     this.#counters = counters;
@@ -226,21 +240,28 @@ class WasmBackend implements DataPlane {
       this.#closed = true;
     }
     await this.#gone;
+    this.userspace?.close();
     this.#counters.close();
   }
 
-  /** All orders of one turn go together. */
   #command(name: string, parameters: object): void {
+    this.#order({ name, parameters }, []);
+  }
+
+  /** All orders of one turn go together. */
+  #order(order: Order, transfer: readonly ArrayBuffer[]): void {
     if (this.#closed) return;
     if (this.#orders.length === 0) queueMicrotask(() => this.#flush());
-    this.#orders.push({ name, parameters });
+    this.#orders.push(order);
+    this.#transfer.push(...transfer);
   }
 
   #flush(): void {
     if (this.#orders.length === 0 || this.#closed) return;
     const orders = this.#orders;
+    this.#worker.postMessage({ type: 'orders', orders } satisfies ToWorker, this.#transfer);
     this.#orders = [];
-    this.#post({ type: 'orders', orders });
+    this.#transfer = [];
   }
 
   #post(message: ToWorker): void {
@@ -250,7 +271,8 @@ class WasmBackend implements DataPlane {
   #hear(message: FromWorker): void {
     if (message.type !== 'events' || this.#closed) return;
     this.#post({ type: 'heard' });
-    this.#onEvents(message.events);
+    const { events } = message;
+    this.#onEvents(this.userspace === undefined ? events.filter((event) => !isHostEvent(event)) : this.userspace.translate(events));
   }
 
   /** The thread ended by itself. */
@@ -264,4 +286,24 @@ class WasmBackend implements DataPlane {
 /** A copy without whatever else lies in the same buffer, for all of that would be sent. */
 function own(bytes: Uint8Array): Uint8Array {
   return bytes.byteLength === bytes.buffer.byteLength ? bytes : bytes.slice();
+}
+
+/** Orders for streams, as messages. Their bytes are copied once, here, and handed over. */
+function hostOrders(order: (order: HostOrder, transfer: readonly ArrayBuffer[]) => void): HostOrders {
+  return {
+    streamDial: (stream, own, peer, port) => order({ type: 'streamDial', stream, own, peer, port }, []),
+    streamWrite: (stream, bytes) => {
+      const copy = Uint8Array.from(bytes);
+      order({ type: 'streamWrite', stream, bytes: copy }, [copy.buffer]);
+    },
+    streamRead: (stream, bytes) => order({ type: 'streamRead', stream, bytes }, []),
+    streamFinish: (stream) => order({ type: 'streamFinish', stream }, []),
+    streamAbort: (stream) => order({ type: 'streamAbort', stream }, []),
+    datagramsOpen: (port, own) => order({ type: 'datagramsOpen', port, own }, []),
+    datagramsSend: (port, peer, peerPort, bytes) => {
+      const copy = Uint8Array.from(bytes);
+      order({ type: 'datagramsSend', port, peer, peerPort, bytes: copy }, [copy.buffer]);
+    },
+    datagramsClose: (port) => order({ type: 'datagramsClose', port }, []),
+  };
 }

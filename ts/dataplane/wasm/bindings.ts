@@ -8,8 +8,52 @@ export interface Remote {
   readonly port: number;
 }
 
+/** A caller's stream, or flow of datagrams. */
+export interface Call {
+  readonly own: string;
+  readonly ownPort: number;
+  readonly peer: string;
+  readonly peerPort: number;
+  /** Undefined: policy has none. Port 0: the program itself. */
+  readonly service?: { readonly session: number; readonly account: number; readonly host: string; readonly port: number };
+}
+
+/** What happened to a stream: the first of an event's three words. */
+export const hostEvent = { incoming: 1, connected: 2, readable: 3, writable: 4, finished: 5, closed: 6 } as const;
+/** Words of an event: what, which stream, why. */
+export const HOST_EVENT_WORDS = 3;
+
+/** What is done with streams and datagrams of user-space mode. */
+export interface WasmHost {
+  readonly hostTable: number;
+  readonly datagramsAt: number;
+  readonly datagramsLength: number;
+  readonly datagramsSegment: number;
+  turn(now: number): boolean;
+  hostEvents(): number;
+  connect(now: number, own: string, peer: string, port: number): number | undefined;
+  caller(stream: number): Call | undefined;
+  accept(stream: number): boolean;
+  abort(stream: number): void;
+  unreachable(stream: number): void;
+  read(stream: number, most: number): Uint8Array<ArrayBuffer>;
+  isReadOut(stream: number): boolean;
+  room(stream: number): number;
+  write(stream: number, bytes: Uint8Array): number;
+  finish(stream: number): void;
+  flowOf(own: string, ownPort: number, peer: string, peerPort: number): number | undefined;
+  flow(number: number): Call | undefined;
+  forgetFlow(number: number): void;
+  nextDatagrams(): number | undefined;
+  sendDatagram(flow: number, bytes: Uint8Array): void;
+  refuseDatagram(flow: number): void;
+  openDatagrams(own: string): number | undefined;
+  closeDatagrams(own: string, port: number): void;
+  hostStats(): { readonly streams: number; readonly buffered: number };
+}
+
 /** Times are whole microseconds, from 1,000,000 on; places are bytes of the module's memory. */
-export interface WasmPlane {
+export interface WasmPlane extends WasmHost {
   readonly input: number;
   readonly inputRoom: number;
   readonly index: number;
@@ -32,5 +76,11 @@ export interface WasmPlane {
 export interface PlaneModule {
   version(): string;
   planeMemory(): { readonly buffer: ArrayBuffer };
-  WasmPlane: new (nodeKey: Uint8Array, seed: Uint8Array, listening: boolean) => WasmPlane;
+  /** `budget`: bytes for user-space mode's buffers; 0 without it. */
+  WasmPlane: new (
+    nodeKey: Uint8Array,
+    seed: Uint8Array,
+    listening: boolean,
+    budget: number,
+  ) => WasmPlane;
 }

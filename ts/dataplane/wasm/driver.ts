@@ -2,15 +2,19 @@
 import type { RemoteInfo } from 'node:dgram';
 import { describe } from '../../errors.js';
 import type { DataPlaneEvent, DataPlaneStats } from '../data-plane.js';
+import type { HostEvent } from '../userspace.js';
 import type { PlaneModule, WasmPlane } from './bindings.js';
 import { type Destination, Outlet } from './outlet.js';
-import type { PlaneOrder } from './protocol.js';
+import type { Order } from './protocol.js';
 import { type Bound, mapped, unmapped } from './sockets.js';
+import { User } from './user/index.js';
 
 /** Words of a line of the module's table. */
 const WORDS = 5;
 /** Timers of Node.js are whole milliseconds. */
 const MOST_MS = 1_000;
+/** Times that the host goes on before the sockets have their turn. */
+const TURNS = 16;
 
 interface To extends Destination {
   readonly outlet: Outlet;
@@ -55,6 +59,8 @@ export interface DriverOptions {
   readonly nodeKey: Uint8Array;
   readonly seed: Uint8Array;
   readonly listening: boolean;
+  /** Bytes for user-space mode's buffers; 0 without it. */
+  readonly budget: number;
   readonly bound: readonly Bound[];
   /** There may be events to take. */
   readonly onSettled: () => void;
@@ -62,7 +68,13 @@ export interface DriverOptions {
 
 export class Driver {
   readonly #plane: WasmPlane;
+  readonly #user: User | undefined;
   readonly #memory: { readonly buffer: ArrayBuffer };
+  /** Where the module's input and its index lie, and what fits there: they stay. */
+  readonly #input: number;
+  readonly #inputRoom: number;
+  readonly #index: number;
+  readonly #indexRoom: number;
   readonly #bound: readonly Bound[];
   readonly #outlets: readonly Outlet[];
   readonly #heard: readonly Heard[];
@@ -79,9 +91,12 @@ export class Driver {
   #lost = 0;
   #closed = false;
 
-  constructor({ module, nodeKey, seed, listening, bound, onSettled }: DriverOptions) {
-    this.#plane = new module.WasmPlane(nodeKey, seed, listening);
+  constructor({ module, nodeKey, seed, listening, budget, bound, onSettled }: DriverOptions) {
+    this.#plane = new module.WasmPlane(nodeKey, seed, listening, budget);
     this.#memory = module.planeMemory();
+    this.#user = budget === 0 ? undefined : new User(this.#plane, this.#memory, () => this.#stir());
+    const { input, inputRoom, index, indexRoom } = this.#plane;
+    [this.#input, this.#inputRoom, this.#index, this.#indexRoom] = [input, inputRoom, index / 4, indexRoom];
     this.#bound = bound;
     this.#onSettled = onSettled;
     this.#outlets = bound.map(({ socket }) => new Outlet(socket, () => this.#stir()));
@@ -94,13 +109,14 @@ export class Driver {
   }
 
   /** Carries out orders; those that make no sense are told in the log. */
-  order(orders: readonly PlaneOrder[]): void {
+  order(orders: readonly Order[]): void {
     if (this.#closed) return;
     this.#flush();
     const now = micros();
     for (const order of orders) {
       try {
-        this.#plane.command(now, order.name, order.parameters);
+        if ('type' in order) this.#user?.order(now, order);
+        else this.#plane.command(now, order.name, order.parameters);
       } catch (error) {
         this.#plane.log('error', `an order could not be carried out: ${describe(error)}`);
       }
@@ -108,13 +124,15 @@ export class Driver {
     this.#settle();
   }
 
-  takeEvents(most: number): DataPlaneEvent[] {
-    return this.#plane.takeEvents(most);
+  takeEvents(most: number): (DataPlaneEvent | HostEvent)[] {
+    const events: (DataPlaneEvent | HostEvent)[] = this.#plane.takeEvents(most);
+    return this.#user === undefined ? events : events.concat(this.#user.takeEvents(most - events.length));
   }
 
   stats(): DataPlaneStats {
     this.#flush();
-    return this.#plane.stats(micros());
+    const stats = this.#plane.stats(micros());
+    return this.#user === undefined ? stats : { ...stats, userspace: this.#user.stats() };
   }
 
   /** A line for the log. */
@@ -125,18 +143,18 @@ export class Driver {
   close(): void {
     this.#closed = true;
     clearTimeout(this.#timer);
+    this.#user?.close();
     for (const { socket } of this.#bound) socket.close();
   }
 
   #onDatagram(socket: number, datagram: Buffer, from: RemoteInfo): void {
-    const plane = this.#plane;
     const { length } = datagram;
-    if (this.#count === plane.indexRoom || this.#used + length > plane.inputRoom) this.#flush();
+    if (this.#count === this.#indexRoom || this.#used + length > this.#inputRoom) this.#flush();
     const number = this.#heard[socket]?.get(from.address, from.port) ?? this.#intern(socket, from);
     if (number === undefined) return;
     if (this.#bytes.buffer !== this.#memory.buffer) this.#look();
-    this.#bytes.set(datagram, plane.input + this.#used);
-    const at = plane.index / 4 + 2 * this.#count;
+    this.#bytes.set(datagram, this.#input + this.#used);
+    const at = this.#index + 2 * this.#count;
     this.#words[at] = number;
     this.#words[at + 1] = length;
     this.#count += 1;
@@ -187,8 +205,22 @@ export class Driver {
   /** Whatever was called: what it made goes out, and when to call next is noted. */
   #settle(): void {
     this.#send();
+    if (this.#user !== undefined) this.#turn(this.#user);
     this.#arm();
     this.#onSettled();
+  }
+
+  /** Lets the host and its sockets go on. While the line is full nothing is made that can be made later: then the host's own buffers fill, and who writes waits. */
+  #turn(user: User): void {
+    for (let turn = 0; turn < TURNS; turn += 1) {
+      let more = user.serve();
+      if (!this.#outlets.some(({ isCongested }) => isCongested)) {
+        more = this.#plane.turn(micros()) || more;
+        this.#send();
+      }
+      if (!more) return;
+    }
+    this.#stir();
   }
 
   #send(): void {
@@ -201,11 +233,8 @@ export class Driver {
       for (let line = table; line < table + lines * WORDS; line += WORDS) {
         const to = this.#destination(words[line] ?? 0);
         const at = words[line + 1] ?? 0;
-        const end = at + (words[line + 2] ?? 0);
-        const segment = words[line + 3] ?? 1;
-        const share = words[line + 4] ?? 0;
-        if (to === undefined) continue;
-        for (let from = at; from < end; from += segment) to.outlet.send(bytes, from, Math.min(from + segment, end), to, share);
+        const train = bytes.subarray(at, at + (words[line + 2] ?? 0));
+        to?.outlet.send(train, words[line + 3] ?? 1, to, words[line + 4] ?? 0);
       }
     }
     for (const outlet of this.#outlets) this.#lost += outlet.takeLost();

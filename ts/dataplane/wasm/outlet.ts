@@ -34,7 +34,7 @@ export class Outlet {
   readonly #socket: Socket;
   readonly #drained: () => void;
   readonly #queues = new Map<number, Queue>();
-  #buffer = Buffer.allocUnsafeSlow(BUFFER);
+  readonly #buffer = Buffer.allocUnsafeSlow(BUFFER);
   #used = 0;
   #bytes = 0;
   #lost = 0;
@@ -63,29 +63,30 @@ export class Outlet {
     return lost;
   }
 
-  /** Sends a datagram that lies at `from` … `to` of `memory`, which may change afterwards. */
-  send(memory: Uint8Array, from: number, to: number, destination: Destination, share: number): void {
+  /** Sends datagrams of `segment` bytes (the last may be shorter) that lie one behind the other; the memory may change afterwards. */
+  send(train: Uint8Array, segment: number, to: Destination, share: number): void {
+    const { length } = train;
     if (this.isCongested || this.#socket.getSendQueueCount() > 0) {
-      this.#wait(Buffer.from(memory.subarray(from, to)), destination, share);
+      for (let from = 0; from < length; from += segment) {
+        this.#wait(Buffer.from(train.subarray(from, Math.min(from + segment, length))), to, share);
+      }
       this.#drain();
       return;
     }
-    this.#socket.send(this.#copy(memory, from, to), destination.port, destination.host);
+    const copy = this.#copy(train);
+    for (let from = 0; from < length; from += segment) {
+      this.#socket.send(copy.subarray(from, Math.min(from + segment, length)), to.port, to.host);
+    }
   }
 
-  /**
-   * Node sends at once what the kernel takes, and then is done with the bytes; if it is not, it has a queue, and nothing more is sent from the buffer until that
-   * is empty.
-   */
-  #copy(memory: Uint8Array, from: number, to: number): Buffer {
-    const length = to - from;
+  /** Node sends at once what the kernel takes, and then is done with the bytes. If the kernel takes no more, it keeps them, and nothing goes this way until it has none. */
+  #copy(train: Uint8Array): Buffer {
+    const { length } = train;
     if (this.#used + length > BUFFER) this.#used = 0;
-    // One that Node still holds is left to it.
-    if (this.#used === 0 && this.#socket.getSendQueueCount() > 0) this.#buffer = Buffer.allocUnsafeSlow(BUFFER);
-    const at = this.#used;
+    const copy = this.#buffer.subarray(this.#used, this.#used + length);
     this.#used += length;
-    this.#buffer.set(memory.subarray(from, to), at);
-    return this.#buffer.subarray(at, at + length);
+    copy.set(train);
+    return copy;
   }
 
   #wait(bytes: Buffer, to: Destination, share: number): void {

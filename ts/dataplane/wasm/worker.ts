@@ -1,6 +1,8 @@
 /** The thread that moves packets for the WASM backend. Started by backend.ts, which speaks first. */
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { describe } from '../../errors.js';
+import type { DataPlaneEvent } from '../data-plane.js';
+import type { HostEvent } from '../userspace.js';
 import { Driver } from './driver.js';
 import { loadModule } from './module.js';
 import type { Beginning, FromWorker, ToWorker } from './protocol.js';
@@ -21,8 +23,8 @@ class Thread {
     const module = loadModule();
     const bound = await openSockets(beginning.listen);
     const thread: Thread = new Thread(port, beginning, (onSettled) => {
-      const { nodeKey, seed, listen } = beginning;
-      return new Driver({ module, nodeKey, seed, listening: listen.length > 0, bound, onSettled });
+      const { nodeKey, seed, listen, budget } = beginning;
+      return new Driver({ module, nodeKey, seed, listening: listen.length > 0, budget, bound, onSettled });
     });
     thread.#post({ type: 'open', sockets: bound.map(({ address }) => address) });
     bound.forEach(({ socket }, index) => {
@@ -68,13 +70,18 @@ class Thread {
       const events = this.#driver.takeEvents(EVENTS);
       if (events.length === 0) return;
       this.#unheard += 1;
-      this.#post({ type: 'events', events });
+      this.#post({ type: 'events', events }, events.flatMap(bytesOf));
     }
   }
 
-  #post(message: FromWorker): void {
-    this.#port.postMessage(message);
+  #post(message: FromWorker, transfer: readonly ArrayBuffer[] = []): void {
+    this.#port.postMessage(message, transfer);
   }
+}
+
+/** What can be handed over instead of copied. */
+function bytesOf(event: DataPlaneEvent | HostEvent): ArrayBuffer[] {
+  return 'bytes' in event && event.bytes.buffer instanceof ArrayBuffer ? [event.bytes.buffer] : [];
 }
 
 async function main(port: MessagePort): Promise<void> {

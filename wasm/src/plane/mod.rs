@@ -3,6 +3,7 @@
 
 mod addresses;
 mod outgoing;
+mod user;
 
 use crate::convert::{JsRemote, command, event, key, remote, stats, to_js};
 use addresses::Addresses;
@@ -10,6 +11,7 @@ use js_sys::Array;
 use outgoing::Outgoing;
 use thicket_core::aead::Portable;
 use thicket_core::*;
+use user::User;
 use wasm_bindgen::prelude::{JsError, JsValue, wasm_bindgen};
 
 /// Bytes of datagrams, and datagrams, that one call may bring.
@@ -30,22 +32,29 @@ pub struct WasmPlane {
     tx: TxBatch,
     rx: RxBatch,
     out: Outgoing,
+    user: Option<User>,
 }
 
 #[wasm_bindgen]
 impl WasmPlane {
-    /// `node_key` and `seed`: 32 bytes each; the seed is secret and random.
+    /// `node_key` and `seed`: 32 bytes each; the seed is secret and random. `budget`: bytes for the buffers of user-space mode; 0 without it.
     #[wasm_bindgen(constructor)]
-    pub fn new(node_key: &[u8], seed: &[u8], listening: bool) -> Result<WasmPlane, JsError> {
+    pub fn new(node_key: &[u8], seed: &[u8], listening: bool, budget: usize) -> Result<WasmPlane, JsError> {
         let (node_key, seed) = (key(node_key)?, key(seed)?);
-        let core = Core::new(CoreConfig {
+        let user = (budget > 0).then(|| User::new(seed, budget));
+        let mut core = Core::new(CoreConfig {
             node_key,
             listening,
             tun: TunFeatures::default(),
             seed,
         });
+        if user.is_some() {
+            core.set_tun(Host::FEATURES);
+            core.tell_cuts();
+        }
         Ok(Self {
             core,
+            user,
             addresses: Addresses::default(),
             input: vec![0; INPUT],
             index: vec![0; 2 * DATAGRAMS],
@@ -121,6 +130,9 @@ impl WasmPlane {
             };
             self.core.handle_datagrams(now, remote, bytes, segment, &mut self.rx);
             self.out.relays(&self.rx.relays, start, &mut self.addresses);
+            if let Some(user) = &mut self.user {
+                user.deliver(now, &self.rx.tun, bytes);
+            }
             self.rx.clear_received();
             if self.rx.tx.is_full() {
                 self.out.keep(&mut self.rx.tx, &mut self.addresses);
@@ -157,7 +169,9 @@ impl WasmPlane {
     /// When [`WasmPlane::handle_timeout`] should be called next; earlier after any other call.
     #[wasm_bindgen(js_name = pollTimeout)]
     pub fn poll_timeout(&self) -> f64 {
-        self.core.poll_timeout().as_micros() as f64
+        let own = self.core.poll_timeout();
+        let due = self.user.as_ref().map_or(own, |user| own.min(user.due()));
+        due.as_micros() as f64
     }
 
     /// Writes the table of what is to be sent; how many lines it has. Each is five words: number of the address, where the bytes lie, how many, length of each
@@ -225,6 +239,9 @@ impl WasmPlane {
         while let Some(request) = self.core.poll_media() {
             if let MediaRequest::Reserve { id, .. } = request {
                 self.core.media_reserved(now, id, None, &mut self.rx);
+                if let Some(user) = &mut self.user {
+                    user.deliver(now, &self.rx.tun, &[]);
+                }
                 self.rx.clear_received();
             }
         }
