@@ -164,6 +164,19 @@ test('a reset by the far end is an error here, and a destruction here is the end
   await waitFor(() => accepted[1]?.readableEnded || accepted[1]?.destroyed);
 });
 
+test('a stream that is reset as soon as it is connected is an error here, and not of the process', async () => {
+  const brief = new Duplex({ read: () => {} });
+  const stream = dialled(() => {
+    setImmediate(() => {
+      brief.emit('connect');
+      brief.destroy(new Error('reset'));
+    });
+    return brief;
+  });
+  const [error] = (await once(stream, 'error')) as [Error];
+  expect(error.message).toBe('reset');
+});
+
 test('destroyed while it is dialled, it closes at once and without an error, and the dialling ends', async () => {
   let aborted = false;
   const errors: Error[] = [];

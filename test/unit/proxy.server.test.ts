@@ -13,6 +13,7 @@ import { encodeTarget, Reply, readDatagram, type Target } from '../../ts/proxy/s
 import { waitFor } from '../lab/index.js';
 
 const DEAF = '192.0.2.1';
+const BRIEF = '192.0.2.2';
 const GREETING = Uint8Array.of(5, 1, 0);
 
 let proxy: Server;
@@ -31,12 +32,26 @@ let findSlow: () => void;
 
 const portOf = (server: Server): number => (server.address() as AddressInfo).port;
 
+/** Streams of far ends that no socket of this host behaves like. */
+function strange(host: string): Duplex | undefined {
+  if (host !== DEAF && host !== BRIEF) return undefined;
+  const stream = new Duplex({ read: () => {} });
+  if (host === DEAF) deaf = stream;
+  else
+    setImmediate(() => {
+      stream.emit('connect');
+      stream.destroy(new Error('reset'));
+    });
+  return stream;
+}
+
 function overlay(): Overlay {
   return {
     async find(host) {
       asked.push(host);
       if (host === 'camera.thicket') return '127.0.0.1';
       if (host === 'deaf.thicket') return DEAF;
+      if (host === 'brief.thicket') return BRIEF;
       if (host === 'slow.thicket') {
         await new Promise<void>((resolve) => {
           findSlow = resolve;
@@ -46,7 +61,7 @@ function overlay(): Overlay {
       if (host === 'gone.thicket') throw new ThicketError('NOT_FOUND', 'nobody is called gone');
       throw new ThicketError('REFUSED', `${host} is not of the overlay`);
     },
-    dial: (host, port) => (host === DEAF ? (deaf = new Duplex({ read: () => {} })) : connect({ host, port, allowHalfOpen: true })),
+    dial: (host, port) => strange(host) ?? connect({ host, port, allowHalfOpen: true }),
     splice: (socket, stream, initial) => join(socket, stream, initial),
     datagrams(_family, onDatagram) {
       const socket = createSocket('udp4');
@@ -189,6 +204,12 @@ describe('CONNECT', () => {
     await waitFor(() => deaf !== undefined);
     client.socket.resetAndDestroy();
     await waitFor(() => deaf?.destroyed);
+  });
+
+  test('is answered, and reset, when the far end resets as soon as it is connected', async () => {
+    const client = new Client().ask(1, { host: 'brief.thicket', port: 1 });
+    await client.end;
+    expect(client.heard.toString('hex')).toBe(OPEN);
   });
 
   test('a service that resets resets the client', async () => {
@@ -341,6 +362,8 @@ describe('UDP ASSOCIATE', () => {
     const associated = await Associated.open();
     associated.send({ host: 'camera.thicket', port }, 'x');
     await waitFor(() => associated.heard.length === 1);
+    // What it still says means nothing.
+    associated.client.write('x'.repeat(100_000));
     associated.client.socket.end();
     await waitFor(() => portsOpen === 0);
     associated.send({ host: 'camera.thicket', port }, 'y');

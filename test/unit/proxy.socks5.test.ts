@@ -81,7 +81,7 @@ describe('read as written', () => {
 
   test('an IPv4 address as such, whichever way it is written', () => {
     const mapped = Buffer.concat([Uint8Array.of(5, 1, 0, 4), Buffer.from('00000000000000000000ffffc6120007', 'hex'), Uint8Array.of(0, 80)]);
-    const name = Buffer.concat([Uint8Array.of(5, 1, 0, 3, 10), Buffer.from('198.18.0.7'), Uint8Array.of(0, 80)]);
+    const name = Buffer.concat([Uint8Array.of(5, 1, 0, 3, 17), Buffer.from('::FFFF:198.18.0.7'), Uint8Array.of(0, 80)]);
     for (const bytes of [mapped, name])
       expect(readRequest(bytes)).toMatchObject({ state: 'done', value: { host: '198.18.0.7', port: 80 } });
   });

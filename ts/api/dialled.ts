@@ -27,7 +27,8 @@ export class Dialled extends Duplex {
         this.connecting = false;
         this.#inner = inner;
         this.#wire(inner);
-        done();
+        // It may have failed before anybody here listened.
+        done(inner.errored == null ? null : this.#explain(inner.errored));
         if (!this.destroyed) this.emit('connect');
       },
       (error: unknown) => {

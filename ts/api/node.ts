@@ -117,8 +117,15 @@ export class Node {
       allow,
       onStream: (stream, { peer, identity: { name, network, groups } }) => {
         const caller: Caller = { key: peer, name, network, groups };
-        // What it throws is the program's own, and none of the node's.
-        process.nextTick(() => onStream(stream, caller));
+        try {
+          // At once: a caller who is gone already would be an error that nobody listens to.
+          onStream(stream, caller);
+        } catch (error) {
+          // The program's own, and none of the node's.
+          process.nextTick(() => {
+            throw error;
+          });
+        }
       },
     });
     return { close };

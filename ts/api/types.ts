@@ -130,7 +130,7 @@ export interface Caller {
   readonly groups: readonly string[];
 }
 
-/** Takes a caller's stream, which is connected. It errors as a socket does: listen to `error`. */
+/** Takes a caller's stream, which is connected. It errors as a socket does: listen to `error` from the start, or callers who hang up end the program. */
 export type OnStream = (stream: Duplex, caller: Caller) => void;
 
 export interface Listener {

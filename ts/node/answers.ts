@@ -14,7 +14,7 @@ export interface Answer {
   readonly port: number;
   /** Who may call, as in thicket.yaml; nobody else. */
   readonly allow: readonly string[];
-  /** Takes a caller's stream over, which is connected. */
+  /** Takes a caller's stream over, which is connected, or was: it must listen to its errors before it returns. */
   readonly onStream: (stream: Duplex, session: Session) => void;
 }
 
@@ -77,8 +77,10 @@ export class Answers {
     const endpoint = this.#o.endpoints().find(({ services }) => services.some((service) => service.account === account));
     const port = endpoint?.services.find((service) => service.account === account)?.port;
     const answer = endpoint === undefined || port === undefined ? undefined : this.#answer(endpoint.name, port);
-    if (session === undefined || answer === undefined) stream.destroy();
-    else answer.onStream(stream, session);
+    if (session !== undefined && answer !== undefined) return answer.onStream(stream, session);
+    // It may have failed already: nobody is to hear of that.
+    stream.on('error', () => {});
+    stream.destroy();
   }
 
   #answer(endpoint: string, port: number): Answer | undefined {
