@@ -30,14 +30,6 @@ test('every node says what moves its packets, and why nothing better', async () 
   }
 });
 
-test('a file of a hundred megabytes comes through, whole', async () => {
-  expect(await fetchSha256(viewer.host, `http://${viewer.at('files', 80)}/big.bin`)).toBe(world.devices.files.bigSha256);
-}, 120_000);
-
-test('a light is switched', async () => {
-  for (const on of [true, false, true]) expect(await switchLight(viewer.host, `http://${viewer.at('light1', 80)}/light`, on)).toBe(on);
-});
-
 test('a reader that does not read stops the server, and no node takes more than 120 MB', async () => {
   const reader = await viewer.host.spawn([
     'curl',
@@ -63,3 +55,11 @@ test('a reader that does not read stops the server, and no node takes more than 
     expect([node.name, Math.round(resident(node) / 1e6) <= 120 || resident(node)]).toEqual([node.name, true]);
   await reader.kill('SIGKILL');
 }, 60_000);
+
+test('a file of a hundred megabytes comes through, whole', async () => {
+  expect(await fetchSha256(viewer.host, `http://${viewer.at('files', 80)}/big.bin`)).toBe(world.devices.files.bigSha256);
+}, 120_000);
+
+test('a light is switched', async () => {
+  for (const on of [true, false, true]) expect(await switchLight(viewer.host, `http://${viewer.at('light1', 80)}/light`, on)).toBe(on);
+});

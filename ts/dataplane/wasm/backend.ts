@@ -34,7 +34,7 @@ const WORKER = join(packageRoot, 'dist/dataplane/wasm/worker.js');
 /** Bytes of `UserSpaceOptions.budget` when nothing is said. */
 const HOST_BUDGET = 32 * 1_024 * 1_024;
 /** Megabytes of the thread's short-lived objects. */
-const YOUNG_MB = 3;
+const YOUNG_MB = 1;
 /** Nothing that the thread does takes so long; if it does, the node is better stopped than stuck. */
 const PATIENCE_MS = 10_000;
 
