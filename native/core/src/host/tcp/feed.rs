@@ -14,7 +14,11 @@ impl Tcp {
     /// Takes a segment of this connection; what it is answered with at once is put into `reply`.
     pub fn on_packet(&mut self, now: Instant, packet: &[u8], header: &Header, payload: usize, reply: &mut Vec<u8>) {
         if header.has(flag::SYN) {
-            return self.on_syn(now, header, reply);
+            // Nobody calls us from a port that we call.
+            if self.state() != State::SynSent || header.has(flag::ACK) {
+                self.on_syn(now, header, reply);
+            }
+            return;
         }
         if payload > 0 && self.only_syn && self.is_too_much(header.seq.wrapping_add(payload as u32)) {
             return;

@@ -266,7 +266,8 @@ impl Tcp {
         let end = header.seq.wrapping_add(payload as u32).wrapping_add(control);
         let again = self.acks.on_sent(header.seq, end);
         self.resent += u64::from(again);
-        self.only_syn = header.has(flag::SYN);
+        // A lone byte may be a probe, of which smoltcp remembers nothing.
+        self.only_syn = header.has(flag::SYN) || self.only_syn && payload == 1;
         if end != header.seq {
             self.patience.on_sent(now, end, again);
         }
