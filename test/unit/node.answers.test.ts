@@ -1,6 +1,7 @@
 /** What a program answers for, as far as no overlay is needed to see it. */
 import { Duplex } from 'node:stream';
 import { expect, test } from '@jest/globals';
+import type { Config } from '../../ts/config/index.js';
 import type { SessionId } from '../../ts/dataplane/data-plane.js';
 import type { HostedEndpoint } from '../../ts/gateway/endpoints.js';
 import { Answers } from '../../ts/node/answers.js';
@@ -11,6 +12,7 @@ const session = { id: 1 as SessionId } as Session;
 
 const incoming = (account: number, stream: Duplex) =>
   ({ type: 'incoming', session: session.id, account, peer: '198.18.0.9', peerPort: 1_234, stream }) as const;
+const answerAt = (port: number) => ({ endpoint: 'door', port, allow: [], onStream: () => {} });
 const failing = (): Duplex => {
   const stream = new Duplex({ read: () => {} });
   // As a caller who has hung up by the time that he is told of.
@@ -35,4 +37,23 @@ test('a caller who has hung up already ends nothing but his stream, whether some
   await moment();
   expect(errors).toEqual(['reset']);
   expect(other.destroyed).toBe(true);
+});
+
+test('a service that is off is not listened to, and the reason is told', async () => {
+  const services = [{ protocol: 'tcp', port: 7_000, account: 3, off: 'this program answers in user-space mode only' }];
+  let refreshed = 0;
+  const answers = new Answers({
+    refresh: async () => {
+      refreshed += 1;
+    },
+    endpoints: () => [{ name: 'door', services } as unknown as HostedEndpoint],
+    session: () => session,
+  });
+  await expect(answers.open(answerAt(7_000))).rejects.toMatchObject({
+    code: 'REFUSED',
+    message: "door:7000 can't be answered: this program answers in user-space mode only",
+  });
+  // And taken back.
+  expect(refreshed).toBe(2);
+  expect(answers.join({ endpoints: [] } as unknown as Config).endpoints).toEqual([]);
 });

@@ -1,7 +1,6 @@
 /** A node inside another program: it dials services, answers for services of its own, and does all that its configuration says. */
 import { addAbortSignal, type Duplex } from 'node:stream';
 import { configOf, parseNamePort } from '../config/index.js';
-import { connected } from '../dataplane/index.js';
 import { isThicketError, ThicketError } from '../errors.js';
 import { ms, type RunningNode, startNode } from '../node/index.js';
 import { NodeStore } from '../trust/index.js';
@@ -79,16 +78,10 @@ export class Node {
    */
   dial(target: Target, { signal }: DialOptions = {}): Duplex {
     const { name, port } = typeof target === 'string' ? parseNamePort(target) : parseNamePort(`${target.name}:${target.port}`);
-    const open = async (aborted: AbortSignal): Promise<Duplex> => {
+    const open = async (givenUp: AbortSignal): Promise<Duplex> => {
       await this.#reach();
       const { outward } = this.#running;
-      const address = await outward.address(name);
-      aborted.throwIfAborted();
-      const stream = outward.dial(address, port);
-      const destroy = (): void => void stream.destroy();
-      aborted.addEventListener('abort', destroy, { once: true });
-      await connected(stream);
-      return stream;
+      return outward.connect(await outward.address(name), port, givenUp);
     };
     const stream = new Dialled(open, (error) => overlayError(error, 'connect', `${name}:${port}`));
     return signal === undefined ? stream : addAbortSignal(signal, stream);

@@ -40,7 +40,6 @@ export class Answers {
     const close = async (): Promise<void> => {
       if (this.#all.delete(answer)) await this.#o.refresh();
     };
-    if (this.#answer(answer.endpoint, answer.port) !== undefined) throw taken(answer);
     this.#all.add(answer);
     try {
       await this.#o.refresh();

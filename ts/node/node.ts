@@ -179,6 +179,8 @@ export class Node implements RunningNode {
   }
 
   stop(): Promise<void> {
+    // Who waits for the tree is told, by whom he asked, that the node closes.
+    this.uplink.rose();
     this.#stopping ??= this.#p.undo.run((error) => this.#p.log.error(describe(error)));
     return this.#stopping;
   }

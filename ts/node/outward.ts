@@ -2,7 +2,7 @@
 import { createSocket } from 'node:dgram';
 import { connect, isIP, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { type Datagrams, join, type Splice, type UserSpace } from '../dataplane/index.js';
+import { connected, type Datagrams, join, type Splice, type UserSpace } from '../dataplane/index.js';
 import type { OnDatagram } from '../dataplane/userspace.js';
 import { ThicketError } from '../errors.js';
 import { type AddressPool, parseName } from '../naming/index.js';
@@ -57,6 +57,20 @@ export class Outward {
     return userspace === undefined
       ? connect({ host: peer, port, localAddress: own, allowHalfOpen: true, noDelay: true })
       : userspace.dial({ own, peer, port });
+  }
+
+  /** As `dial`, once it is connected; until then `signal` gives it up. Rejects with its error. See `connected`. */
+  async connect(peer: string, port: number, signal: AbortSignal): Promise<Duplex> {
+    signal.throwIfAborted();
+    const stream = this.dial(peer, port);
+    const destroy = (): void => void stream.destroy();
+    signal.addEventListener('abort', destroy, { once: true });
+    try {
+      await connected(stream);
+    } finally {
+      signal.removeEventListener('abort', destroy);
+    }
+    return stream;
   }
 
   /** Joins a local program's socket with a stream of `dial` of which nothing was read or written; `initial` goes to the stream first. */

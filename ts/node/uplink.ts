@@ -15,7 +15,7 @@ export class Uplink {
     this.#o = options;
   }
 
-  /** A parent's link came up. */
+  /** A parent's link came up, or nobody is to wait any longer. */
   rose(): void {
     for (const done of this.#waiting) done();
     this.#waiting.clear();
