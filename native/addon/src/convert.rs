@@ -1,9 +1,10 @@
 //! Between JavaScript's objects and the core's types.
 
-use napi::bindgen_prelude::{BigInt, Uint8Array};
+use crate::user::{End, Told, UserStats};
+use napi::bindgen_prelude::{BigInt, Either, Uint8Array};
 use napi::{Error, Result, Status};
 use napi_derive::napi;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use thicket_core::*;
 
 /// `SocketAddress` of data-plane.ts.
@@ -72,7 +73,9 @@ pub struct JsService {
     pub protocol: String,
     pub port: u16,
     pub family: u32,
-    pub target: JsAddress,
+    /// Absent only where `local`.
+    pub target: Option<JsAddress>,
+    pub local: Option<bool>,
     pub rtsp: Option<JsRtsp>,
     pub account: u32,
 }
@@ -106,7 +109,11 @@ pub struct JsEvent {
     pub peer: Option<String>,
     pub protocol: Option<String>,
     pub port: Option<u32>,
-    pub reason: Option<u32>,
+    /// A number of the wire's, or how a stream ended.
+    pub reason: Option<Either<u32, String>>,
+    pub stream: Option<u32>,
+    pub account: Option<u32>,
+    pub peer_port: Option<u32>,
     pub level: Option<String>,
     pub message: Option<String>,
 }
@@ -143,6 +150,15 @@ pub struct JsServiceStats {
     pub overhead_bytes: BigInt,
 }
 
+/// `UserSpaceStats` of userspace.ts.
+#[napi(object)]
+pub struct JsUserStats {
+    pub streams: u32,
+    pub datagrams: u32,
+    pub buffered: f64,
+    pub refused: BigInt,
+}
+
 /// `DataPlaneStats` of data-plane.ts, flat.
 #[napi(object)]
 pub struct JsStats {
@@ -160,6 +176,8 @@ pub struct JsStats {
     pub sealed: Vec<BigInt>,
     pub opened: Vec<BigInt>,
     pub drops: Vec<JsDrop>,
+    /// In user-space mode.
+    pub userspace: Option<JsUserStats>,
 }
 
 /// A misuse of the interface by our own TypeScript.
@@ -247,7 +265,12 @@ fn service(service: &JsService) -> Result<Service> {
         protocol: protocol_of(&service.protocol).ok_or_else(|| invalid("protocol"))?,
         port: service.port,
         v6: service.family == 6,
-        target: address(&service.target)?,
+        target: match &service.target {
+            Some(target) => address(target)?,
+            // Port 0: see `Service::is_local`.
+            None if service.local == Some(true) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+            None => return Err(invalid("service: a target, or local, is wanted")),
+        },
         account: service.account,
         rtsp: service.rtsp.as_ref().map(|rtsp| ip(&rtsp.lan)).transpose()?,
     })
@@ -279,14 +302,61 @@ pub fn event(event: Event) -> JsEvent {
         peer: e.peer.map(|ip| ip.to_string()),
         protocol: e.protocol.map(str::to_owned),
         port: e.port.map(u32::from),
-        reason: e.reason.map(u32::from),
+        reason: e.reason.map(|reason| Either::A(u32::from(reason))),
         level: e.level.map(str::to_owned),
         message: e.message,
+        ..JsEvent::default()
     }
 }
 
+/// What user-space mode tells, as JavaScript sees it.
+pub fn told(told: Told) -> JsEvent {
+    let of = |kind: &str, stream| JsEvent {
+        kind: kind.to_owned(),
+        stream: Some(stream),
+        ..JsEvent::default()
+    };
+    match told {
+        Told::Connected(stream) => of("streamConnected", stream),
+        Told::Data(stream, bytes) => JsEvent {
+            bytes: Some(bytes.into()),
+            ..of("streamData", stream)
+        },
+        Told::Written(stream) => of("streamWritten", stream),
+        Told::Finished(stream) => of("streamFinished", stream),
+        Told::Closed(stream, end) => JsEvent {
+            reason: Some(ended(end)),
+            ..of("streamClosed", stream)
+        },
+        Told::Incoming {
+            stream,
+            session,
+            account,
+            peer,
+        } => JsEvent {
+            session: Some(session.0),
+            account: Some(account),
+            peer: Some(peer.ip().to_string()),
+            peer_port: Some(u32::from(peer.port())),
+            ..of("streamIncoming", stream)
+        },
+        Told::Datagram { port, peer, bytes } => JsEvent {
+            kind: "datagram".to_owned(),
+            port: Some(port),
+            peer: Some(peer.ip().to_string()),
+            peer_port: Some(u32::from(peer.port())),
+            bytes: Some(bytes.into()),
+            ..JsEvent::default()
+        },
+    }
+}
+
+fn ended(end: End) -> Either<u32, String> {
+    Either::B(end.name().to_owned())
+}
+
 /// Counters as JavaScript sees them.
-pub fn stats(stats: &Stats) -> JsStats {
+pub fn stats((stats, user): &(Stats, Option<UserStats>)) -> JsStats {
     let never = |ms: Option<u64>| ms.map_or(-1.0, |ms| ms as f64);
     let traffic = |id: u32, t: Traffic, idle: Option<u64>| JsTraffic {
         id,
@@ -342,5 +412,11 @@ pub fn stats(stats: &Stats) -> JsStats {
                 count: (*count).into(),
             })
             .collect(),
+        userspace: user.map(|user| JsUserStats {
+            streams: user.streams as u32,
+            datagrams: user.datagrams as u32,
+            buffered: user.buffered as f64,
+            refused: user.refused.into(),
+        }),
     }
 }

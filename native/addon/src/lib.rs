@@ -4,6 +4,7 @@ mod aead;
 // Public, since test builds register no functions and would call them unused.
 pub mod aead_key;
 mod convert;
+mod host_orders;
 mod link_sockets;
 mod media;
 mod outlet;
@@ -12,6 +13,7 @@ mod queues;
 mod rounds;
 mod sys;
 mod team;
+mod user;
 mod worker;
 
 use convert::*;
@@ -29,6 +31,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use sys::{EventFd, Room, Tun, TunOffload, Udp};
 use thicket_core::*;
+use user::{Allowance, Batch, UserConfig, UserStats};
 use worker::{Beginning, Events, Order, Worker};
 
 /// How long counters may take: the worker answers between two packets, so only a machine that gives it no time makes it late, and JavaScript
@@ -36,6 +39,9 @@ use worker::{Beginning, Events, Order, Worker};
 const STATS_PATIENCE: Duration = Duration::from_millis(100);
 const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 const STALE_MOST: u32 = 20;
+
+/// Bytes of JavaScript's datagrams that may wait for the workers.
+const DATAGRAMS_ORDERED: usize = 2 << 20;
 
 /// What may wait in sockets that are not for one neighbour alone.
 const ROOM: Room = Room {
@@ -60,6 +66,16 @@ impl Events for ToJs {
         self.0.call(events, ThreadsafeFunctionCallMode::NonBlocking);
     }
 
+    fn user(&self, Batch { told, taken }: Batch) {
+        let events = told.into_iter().map(convert::told).collect();
+        let heard = move |done: Result<()>, _| {
+            drop(taken);
+            done
+        };
+        self.0
+            .call_with_return_value(events, ThreadsafeFunctionCallMode::NonBlocking, heard);
+    }
+
     fn fatal(&self, message: String) {
         let event = JsEvent {
             kind: "fatal".to_owned(),
@@ -79,6 +95,8 @@ pub struct JsOptions {
     pub listen: Vec<JsAddress>,
     pub tun_name: Option<String>,
     pub tun_offload: bool,
+    /// User-space mode instead of a TUN: bytes for the host's buffers.
+    pub host_budget: Option<f64>,
     /// True: ring alone seals. Else trains are sealed in lanes where the processor has them.
     pub ring: Option<bool>,
     /// Threads that move packets; none given: one for each processor that this process may use.
@@ -91,8 +109,10 @@ pub struct NativeDataPlane {
     orders: Sender<Order>,
     wake: Arc<EventFd>,
     asked: Arc<AtomicBool>,
+    /// Datagrams on their way to the workers.
+    allowance: Allowance,
     /// Counters as they were last told, and how often since then they were late.
-    last: (Option<Stats>, u32),
+    last: (Option<(Stats, Option<UserStats>)>, u32),
     threads: Vec<JoinHandle<()>>,
     sockets: Vec<SocketAddr>,
     tun: Option<(String, String)>,
@@ -127,6 +147,10 @@ impl NativeDataPlane {
             tun: TunFeatures::default(),
             seed: key(&options.seed)?,
         };
+        let user = options.host_budget.map(|budget| UserConfig {
+            seed: config.seed,
+            budget: budget as usize,
+        });
         let described = tun.first().map(|tun| (tun.name().to_owned(), describe(tun)));
         let addresses = sockets.iter().map(Udp::local).collect();
         let wakes: Vec<_> = (0..count)
@@ -144,6 +168,7 @@ impl NativeDataPlane {
             config,
             sealer: aead::choose(options.ring.unwrap_or(false)),
             tun,
+            user,
             sockets,
             orders: receiver,
             asked: asked.clone(),
@@ -155,6 +180,7 @@ impl NativeDataPlane {
             orders,
             wake,
             asked,
+            allowance: Allowance::new(DATAGRAMS_ORDERED),
             last: (None, 0),
             threads: Vec::with_capacity(count),
             sockets: addresses,
@@ -198,8 +224,12 @@ impl NativeDataPlane {
     }
 
     fn order(&self, command: Command) {
+        self.send(Order::Command(Box::new(command)));
+    }
+
+    fn send(&self, order: Order) {
         // A worker that is gone has said so with a fatal event.
-        if self.orders.send(Order::Command(Box::new(command))).is_ok() {
+        if self.orders.send(order).is_ok() {
             self.wake.wake();
         }
     }

@@ -4,9 +4,10 @@ use crate::link_sockets::LinkSockets;
 use crate::media::Media;
 use crate::sys::Ready;
 
-/// The wake-up call and the TUN in the poll.
+/// The wake-up call, the TUN, and the sockets of user-space mode in the poll.
 pub const WAKE: u64 = u64::MAX;
 pub const TUN: u64 = u64::MAX - 1;
+pub const USER: u64 = u64::MAX - 2;
 
 /// What a link may cost per round before the others have their turn, in bytes; and what packets cost that bytes don't tell.
 const TURN: i64 = 256 << 10;
@@ -19,6 +20,7 @@ pub enum Who {
     Orders,
     Link(usize),
     Tun,
+    User,
     Media(u64),
     /// A socket that listens, by its index.
     Listening(usize),
@@ -30,6 +32,7 @@ impl Who {
         match (token, LinkSockets::place(token)) {
             (WAKE, _) => Self::Orders,
             (TUN, _) => Self::Tun,
+            (USER, _) => Self::User,
             (_, Some(place)) => Self::Link(place),
             _ if Media::is_media(token) => Self::Media(token),
             _ => Self::Listening(token as usize),

@@ -4,6 +4,7 @@
 use crate::aead::Sealer;
 use crate::media::Media;
 use crate::sys::{EventFd, Tun};
+use crate::user::User;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant as Clock;
@@ -37,6 +38,9 @@ impl State {
 pub struct Team {
     state: Mutex<State>,
     media: Mutex<Media>,
+    user: Option<Mutex<User>>,
+    /// Somebody gave the user-space host packets since the first worker looked.
+    roused: AtomicBool,
     /// The TUN's queues, one for each worker where the kernel has several; any worker may write to any.
     pub tun: Vec<Tun>,
     /// Wakes each worker.
@@ -47,7 +51,7 @@ pub struct Team {
 
 impl Team {
     /// Of as many workers as there are wake-ups.
-    pub fn new(core: Core<Sealer>, tun: Vec<Tun>, wakes: Vec<Arc<EventFd>>) -> Self {
+    pub fn new(core: Core<Sealer>, tun: Vec<Tun>, user: Option<User>, wakes: Vec<Arc<EventFd>>) -> Self {
         Self {
             state: Mutex::new(State {
                 core,
@@ -55,6 +59,8 @@ impl Team {
                 due: Instant::default(),
             }),
             media: Mutex::new(Media::new()),
+            user: user.map(Mutex::new),
+            roused: AtomicBool::new(false),
             tun,
             wakes,
             stopped: AtomicBool::new(false),
@@ -70,6 +76,27 @@ impl Team {
     /// Sockets towards devices. Not while holding the core.
     pub fn media(&self) -> MutexGuard<'_, Media> {
         self.media.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The user-space host, where it stands in place of the kernel's. Not while holding the core.
+    pub fn user(&self) -> Option<MutexGuard<'_, User>> {
+        let user = self.user.as_ref()?;
+        Some(user.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the user-space host was given packets since this was last asked.
+    pub fn take_roused(&self) -> bool {
+        self.roused.swap(false, Ordering::Relaxed)
+    }
+
+    /// Has the first worker look after the user-space host.
+    pub fn rouse(&self, worker: usize) {
+        if !self.roused.swap(true, Ordering::Relaxed)
+            && worker != 0
+            && let Some(first) = self.wakes.first()
+        {
+            first.wake();
+        }
     }
 
     /// Time since a second before the start, so that "long ago" is representable.

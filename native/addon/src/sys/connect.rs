@@ -38,6 +38,19 @@ impl Udp {
         Ok(socket)
     }
 
+    /// Opens a socket that speaks with `peer` alone, from an address and a port that the host picks. Datagrams may leave as fragments: towards a
+    /// device, its network is its owner's affair.
+    pub fn towards(peer: SocketAddr, room: Room) -> io::Result<Self> {
+        let any = match peer {
+            SocketAddr::V4(_) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+            SocketAddr::V6(_) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0),
+        };
+        let mut socket = Self::open(any, false, room)?;
+        socket.set_fragmenting(true)?;
+        socket.connect(peer)?;
+        Ok(socket)
+    }
+
     /// Whether a packet to a connected socket's neighbour would leave from another of our addresses if it were connected now.
     pub fn is_misrouted(&self) -> bool {
         let Some(peer) = self.peer else { return false };

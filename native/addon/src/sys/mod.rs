@@ -3,12 +3,13 @@
 mod address;
 mod connect;
 mod control;
+pub mod device;
 mod poll;
 mod tun;
 mod udp;
 
 pub use connect::{descriptors, finds_connected};
-pub use poll::{EventFd, Poll, Ready};
+pub use poll::{EventFd, Poll, READY, Ready};
 pub use tun::{Tun, TunOffload};
 pub use udp::{Outgoing, ReceiveBuffers, Received, Room, TooLong, Udp};
 

@@ -37,7 +37,7 @@ impl AsRawFd for EventFd {
 }
 
 /// Descriptors told of at once.
-const READY: usize = 64;
+pub const READY: usize = 64;
 
 /// What can be done with a descriptor.
 #[derive(Clone, Copy)]
@@ -75,6 +75,18 @@ impl Poll {
     /// The same for what somebody else reads: nothing is told until [`Poll::watch_room`] asks.
     pub fn add_deaf(&self, fd: RawFd, token: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, token, 0)
+    }
+
+    /// Tells once each time that `fd` gets input, room to write, or an end: who is told must go on until it would block.
+    pub fn add_edges(&self, fd: RawFd, token: u64) -> io::Result<()> {
+        const EDGES: libc::c_int = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+        self.control(libc::EPOLL_CTL_ADD, fd, token, EDGES)
+    }
+
+    /// Forgets `fd`: needed where somebody else has the same socket, for else it is forgotten when it closes.
+    pub fn remove(&self, fd: RawFd) {
+        // It can only fail for what isn't watched.
+        let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, 0);
     }
 
     /// Whether to tell when `fd` can be written to again, and whether when it can be read.
@@ -117,5 +129,12 @@ impl Poll {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Readable while it has something to tell: one poll may watch another.
+impl AsRawFd for Poll {
+    fn as_raw_fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
     }
 }

@@ -54,7 +54,7 @@ impl<E: Events> Worker<E> {
                     let queue = self.queue();
                     let Some(rx) = self.rx.first_mut() else { return };
                     self.team.state().core.media_reserved(now, id, reserved, rx);
-                    write_tun(&self.team, queue, &rx.tun, &[]);
+                    write_tun(&self.team, self.number, queue, &rx.tun, &[]);
                     self.outlets.send_made(&mut rx.tx, &self.poll);
                     rx.clear();
                 }

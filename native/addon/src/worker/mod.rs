@@ -5,12 +5,14 @@ mod devices;
 mod orders;
 mod receive;
 mod tun;
+mod user;
 
 use crate::link_sockets::LinkSockets;
 use crate::outlets::Outlets;
-use crate::rounds::{self, TUN, Turns, WAKE, Who};
+use crate::rounds::{self, TUN, Turns, USER, WAKE, Who};
 use crate::sys::{EventFd, Poll, Ready, ReceiveBuffers, Received, TooLong, Tun, Udp};
 use crate::team::{State, Team};
+use crate::user::{Batch, User, UserConfig, UserOrder, UserStats};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -34,8 +36,10 @@ const SLEEP: Duration = Duration::from_micros(20);
 pub enum Order {
     /// For the core.
     Command(Box<Command>),
+    /// For the user-space host.
+    User(UserOrder),
     /// Counters, now.
-    Stats(Sender<Stats>),
+    Stats(Sender<(Stats, Option<UserStats>)>),
     /// The end.
     Stop,
 }
@@ -44,6 +48,8 @@ pub enum Order {
 pub trait Events: Clone + Send {
     /// A batch, in order.
     fn deliver(&self, events: Vec<Event>);
+    /// The same of streams and datagrams, in user-space mode.
+    fn user(&self, batch: Batch);
     /// The worker can't go on.
     fn fatal(&self, message: String);
 }
@@ -55,6 +61,8 @@ pub struct Beginning<E: Events> {
     pub sealer: &'static str,
     /// One, or one for each worker.
     pub tun: Vec<Tun>,
+    /// User-space mode; instead of a TUN.
+    pub user: Option<UserConfig>,
     pub sockets: Vec<Udp>,
     pub orders: Receiver<Order>,
     /// Somebody waits for counters.
@@ -90,6 +98,12 @@ pub struct Worker<E: Events> {
     /// One for each buffer that is received at once; the first is for other answers, too.
     rx: Vec<RxBatch>,
     told: TunBatch,
+    /// What user-space mode has to tell, and whether something has happened to it.
+    user_told: Batch,
+    packet: Vec<u8>,
+    stirred: bool,
+    /// Policy has changed since it looked.
+    review: bool,
     /// The core's count of moves at the last look.
     moves: u64,
     /// When it last slept, and until when it leaves flows to others.
@@ -106,6 +120,7 @@ impl<E: Events> Worker<E> {
             mut config,
             sealer,
             tun,
+            user,
             mut sockets,
             orders,
             asked,
@@ -115,8 +130,15 @@ impl<E: Events> Worker<E> {
         if let Some(tun) = tun.first() {
             config.tun = tun.features();
         }
+        if user.is_some() {
+            config.tun = User::FEATURES;
+        }
+        let user = user.map(User::new).transpose()?;
         let listening = config.listening;
         let mut core = Core::new(config);
+        if user.is_some() {
+            core.tell_cuts();
+        }
         core.log(LogLevel::Debug, format!("trains of packets are sealed with {sealer}"));
         for (index, socket) in sockets.iter().enumerate() {
             core.log(LogLevel::Debug, format!("UDP socket {index}: {}", socket.describe()));
@@ -127,7 +149,7 @@ impl<E: Events> Worker<E> {
             LogLevel::Debug,
             format!("{count} {threads} for packets, {queues} of the interface's queues"),
         );
-        let team = Arc::new(Team::new(core, tun, wakes));
+        let team = Arc::new(Team::new(core, tun, user, wakes));
         let mut first = Some(First { orders, asked });
         let mut workers = Vec::with_capacity(count);
         for number in 0..count {
@@ -157,6 +179,9 @@ impl<E: Events> Worker<E> {
         if let Some(tun) = team.tun.get(number) {
             poll.add(tun.as_raw_fd(), TUN)?;
         }
+        if let Some(user) = team.user().filter(|_| first.is_some()) {
+            poll.add(user.as_raw_fd(), USER)?;
+        }
         // Who calls only has one neighbour to hear, or a few.
         let links = LinkSockets::new(listening);
         Ok(Self {
@@ -175,6 +200,10 @@ impl<E: Events> Worker<E> {
             tx: TxBatch::default(),
             rx: vec![RxBatch::default()],
             told: TunBatch::default(),
+            user_told: Batch::default(),
+            packet: Vec::new(),
+            stirred: false,
+            review: false,
             moves: 0,
             slept: Clock::now(),
             spread_until: Clock::now(),
@@ -206,6 +235,7 @@ impl<E: Events> Worker<E> {
                 wake.clear();
                 self.take_orders();
                 self.serve_media();
+                self.turn_user();
             }
             rounds::order(&mut ready);
             let busy = ready
@@ -214,6 +244,11 @@ impl<E: Events> Worker<E> {
             for &one in &ready {
                 self.serve(one, busy)?;
                 self.serve_media();
+                self.turn_user();
+            }
+            if self.user_due() <= self.team.now() {
+                self.stirred = true;
+                self.turn_user();
             }
             timeout = self.finish();
             self.serve_media();
@@ -266,7 +301,11 @@ impl<E: Events> Worker<E> {
         if std::mem::replace(&mut self.moves, moves) != moves {
             self.wake_others();
         }
-        next.since(now).as_millis().min(1_000) as i32 + 1
+        let user = self.user_due();
+        if user <= now {
+            return 0;
+        }
+        next.min(user).since(now).as_millis().min(1_000) as i32 + 1
     }
 
     fn sealed(&self) -> Fullness {
@@ -297,6 +336,10 @@ impl<E: Events> Worker<E> {
                 if input { self.read_link(place) } else { Ok(()) }
             }
             Who::Tun => self.read_tun(),
+            Who::User => {
+                self.hear_user();
+                Ok(())
+            }
             Who::Media(token) => self.read_media(token),
             Who::Listening(index) => {
                 if room {

@@ -4,7 +4,7 @@ use super::{Events, First, Order, Worker};
 use crate::aead::Sealer;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::TryRecvError;
-use thicket_core::Core;
+use thicket_core::{Command, Core};
 
 /// Commands taken between packets.
 const COMMANDS: usize = 256;
@@ -29,6 +29,9 @@ impl<E: Events> Worker<E> {
             taken += 1;
             match orders.try_recv() {
                 Ok(Order::Command(command)) => {
+                    let policy = changes_policy(&command);
+                    self.review |= policy;
+                    self.stirred |= policy;
                     state.core.command(now, *command, &mut self.tx);
                     if self.tx.is_full() {
                         drop(state);
@@ -37,13 +40,24 @@ impl<E: Events> Worker<E> {
                         state = self.team.state();
                     }
                 }
+                Ok(Order::User(order)) => {
+                    drop(state);
+                    if let Some(mut user) = self.team.user() {
+                        user.order(now, order);
+                        self.stirred = true;
+                    }
+                    state = self.team.state();
+                }
                 Ok(Order::Stats(reply)) => {
                     asked.store(false, Ordering::Relaxed);
                     let own = (self.sealed(), self.opened());
                     if let Some(known) = state.trains.get_mut(self.number) {
                         *known = own;
                     }
-                    let _ = reply.send(state.stats(now));
+                    let counters = state.stats(now);
+                    drop(state);
+                    let _ = reply.send((counters, self.team.user().map(|user| user.stats())));
+                    state = self.team.state();
                 }
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => {
                     self.team.stop();
@@ -76,4 +90,15 @@ impl<E: Events> Worker<E> {
         }
         self.events.deliver(events);
     }
+}
+
+/// Whether something may no longer pass that did.
+const fn changes_policy(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::SessionOpen { .. }
+            | Command::SessionAliasRemove { .. }
+            | Command::SessionPolicy { .. }
+            | Command::SessionRemove { .. }
+    )
 }

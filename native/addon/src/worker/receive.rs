@@ -104,7 +104,7 @@ impl<E: Events> Worker<E> {
         for (received, rx) in some.iter().zip(&mut self.rx) {
             let bytes = self.receive.buffer(received.buffer, received.len);
             self.outlets.send(&rx.relays, bytes, &self.poll);
-            write_tun(&self.team, queue, &rx.tun, bytes);
+            write_tun(&self.team, self.number, queue, &rx.tun, bytes);
             if !rx.media.sends.is_empty() {
                 self.team.media().send(&rx.media);
             }

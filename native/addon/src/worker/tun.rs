@@ -30,7 +30,7 @@ impl<E: Events> Worker<E> {
         }
         self.send_made();
         if !self.told.writes.is_empty() {
-            write_tun(&self.team, self.queue(), &self.told, &[]);
+            write_tun(&self.team, self.number, self.queue(), &self.told, &[]);
             self.told.clear();
         }
         Ok(())
@@ -101,10 +101,14 @@ impl<E: Events> Worker<E> {
     }
 }
 
-/// Writes what the core delivered; its payload lies in `buffer`.
-pub(super) fn write_tun(team: &Team, queue: Queue, batch: &TunBatch, buffer: &[u8]) {
+/// Writes what the core delivered to the TUN, or hands it to the user-space host; its payload lies in `buffer`.
+pub(super) fn write_tun(team: &Team, worker: usize, queue: Queue, batch: &TunBatch, buffer: &[u8]) {
     if batch.writes.is_empty() {
         return;
+    }
+    if let Some(mut user) = team.user() {
+        user.take(team.now(), batch, buffer);
+        return team.rouse(worker);
     }
     let mut pieces = [Tun::piece(&[]); PIECES];
     for write in &batch.writes {

@@ -33,6 +33,8 @@ pub struct Udp {
     pub(super) peer: Option<SocketAddr>,
     /// The way that it was connected by leads nowhere any more.
     broken: bool,
+    /// Its host said that nobody listens there.
+    refused: bool,
     gso: bool,
     gro: bool,
     single: Vec<(SocketAddr, Instant)>,
@@ -63,6 +65,7 @@ impl Udp {
             local: address,
             peer: None,
             broken: false,
+            refused: false,
             gso: true,
             gro: true,
             single: Vec::new(),

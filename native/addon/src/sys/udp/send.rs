@@ -66,6 +66,11 @@ impl Udp {
         self.too_long.pop()
     }
 
+    /// Whether a connected socket's neighbour refused datagrams (ICMP port unreachable) since this was last asked, as far as sending was told.
+    pub fn take_refused(&mut self) -> bool {
+        std::mem::take(&mut self.refused)
+    }
+
     fn note_too_long(&mut self, to: SocketAddr, len: usize, datagrams: usize) {
         if let Some(known) = self.too_long.iter_mut().find(|known| known.to == to) {
             known.len = known.len.min(len);
@@ -136,7 +141,10 @@ impl Udp {
                     batch.blocked = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) if !told => told = true,
+                Err(error) if !told => {
+                    self.refused |= error.raw_os_error() == Some(libc::ECONNREFUSED);
+                    told = true;
+                }
                 Err(error) => {
                     // The first of the rest failed; it costs nobody but its own destination.
                     if let Some(&Some(out)) = rest.first() {
