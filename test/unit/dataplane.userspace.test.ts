@@ -10,8 +10,11 @@ import { type BackendName, gatewayAddresses, session, viewerAddresses, Way } fro
 const { own4: own, peer4: peer } = viewerAddresses;
 /** Of what each position may be. */
 const ways: readonly (readonly [viewer: BackendName, relay: BackendName, gateway: BackendName])[] = [
+  ['native', 'native', 'native'],
   ['wasm', 'wasm', 'wasm'],
   ['wasm', 'native', 'wasm'],
+  ['native', 'wasm', 'wasm'],
+  ['wasm', 'wasm', 'native'],
 ];
 
 const service = (port: number, target: SocketAddress, protocol: 'tcp' | 'udp' = 'tcp'): AllowedService => ({
