@@ -2,9 +2,9 @@
 import { createHash, randomFillSync } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Lab } from './lab.js';
 import type { Process } from './process.js';
 import { repository } from './repository.js';
+import type { Stage } from './stage.js';
 import { waitFor } from './wait.js';
 
 const BIG_FILE_BYTES = 100_000_000;
@@ -41,7 +41,7 @@ export interface Devices {
 }
 
 /** Starts all devices; resolves when each serves. */
-export async function startDevices(lab: Lab): Promise<Devices> {
+export async function startDevices(lab: Stage): Promise<Devices> {
   const [camera, broker, files, light1, light2, lamp] = await Promise.all([
     startCamera(lab),
     startBroker(lab),
@@ -54,28 +54,28 @@ export async function startDevices(lab: Lab): Promise<Devices> {
 }
 
 /** rtsp://192.168.1.20:554 with a live picture under each path; digits at its end are the size of its RTP packets. */
-export async function startCamera(lab: Lab, paths: readonly string[] = ['/live', '/live1428', '/live1500']): Promise<Camera> {
+export async function startCamera(lab: Stage, paths: readonly string[] = ['/live', '/live1428', '/live1500']): Promise<Camera> {
   const host = lab.host('camera');
   const program = join(repository, 'test', 'fixtures', 'camera.py');
   // GStreamer keeps a registry of plugins in the user's home; the lab's own leaves that alone and is made anew in a second.
   const env = { GST_REGISTRY: host.path('registry.bin') };
-  const process = await host.spawn(['/usr/bin/python3', program, host.address, '554', ...paths], { env });
+  const process = await host.spawn(['/usr/bin/python3', program, host.address, String(host.port(554)), ...paths], { env });
   await process.waitForLine(/^ready$/, 30_000);
-  return { url: `rtsp://${host.address}:554${paths[0] ?? ''}`, process };
+  return { url: `rtsp://${host.address}:${host.port(554)}${paths[0] ?? ''}`, process };
 }
 
 /** An MQTT broker on 192.168.1.21:1883 that lets everybody in and never throws a message away. */
-export async function startBroker(lab: Lab): Promise<Server> {
+export async function startBroker(lab: Stage): Promise<Server> {
   const host = lab.host('broker');
-  const lines = [`listener 1883 ${host.address}`, 'allow_anonymous true', 'max_queued_messages 0', 'user root'];
+  const lines = [`listener ${host.port(1_883)} ${host.address}`, 'allow_anonymous true', 'max_queued_messages 0', 'user root'];
   const config = host.write('mosquitto.conf', `${lines.join('\n')}\n`);
   const process = await host.spawn(['mosquitto', '-c', config]);
   await process.waitForLine(/mosquitto version \S+ running/);
-  return { url: `mqtt://${host.address}:1883`, process };
+  return { url: `mqtt://${host.address}:${host.port(1_883)}`, process };
 }
 
 /** nginx on 192.168.1.22:80 with `/big.bin` and `/hello.txt`. */
-export async function startFiles(lab: Lab): Promise<FileServer> {
+export async function startFiles(lab: Stage): Promise<FileServer> {
   const host = lab.host('files');
   const dir = host.path('www');
   mkdirSync(dir);
@@ -88,19 +88,19 @@ export async function startFiles(lab: Lab): Promise<FileServer> {
     `user root; master_process off; daemon off; pid ${host.path('nginx.pid')}; error_log stderr;
      events {}
      http { access_log ${host.path('access.log')}; default_type application/octet-stream; sendfile on; ${temporary.join(' ')}
-       server { listen ${host.address}:80; root ${dir}; } }\n`,
+       server { listen ${host.address}:${host.port(80)}; root ${dir}; } }\n`,
   );
   const process = await host.spawn(['nginx', '-p', host.dir, '-e', 'stderr', '-c', config]);
-  const url = `http://${host.address}`;
+  const url = `http://${host.address}:${host.port(80)}`;
   await waitFor(() => host.exec(['curl', '-sf', '-o', '/dev/null', `${url}/hello.txt`]), { what: 'nginx' });
   return { url, dir, bigSha256: createHash('sha256').update(big).digest('hex'), process };
 }
 
 /** A smart light on port 80. */
-export async function startLight(lab: Lab, name: 'light1' | 'light2' | 'lamp'): Promise<Server> {
+export async function startLight(lab: Stage, name: 'light1' | 'light2' | 'lamp'): Promise<Server> {
   const host = lab.host(name);
   const program = join(repository, 'test', 'fixtures', 'light.mjs');
-  const light = await host.spawn([process.execPath, program, host.address, '80']);
+  const light = await host.spawn([process.execPath, program, host.address, String(host.port(80))]);
   await light.waitForLine(/^ready$/);
-  return { url: `http://${host.address}/light`, process: light };
+  return { url: `http://${host.address}:${host.port(80)}/light`, process: light };
 }

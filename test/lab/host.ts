@@ -5,19 +5,27 @@ import { LabError } from './errors.js';
 import { type ExecOptions, Process, type Result, run, type SpawnOptions } from './process.js';
 import { thicketProgram } from './repository.js';
 
+export interface StartOptions extends SpawnOptions {
+  /** A program, with its arguments, that starts it. */
+  readonly under?: readonly string[];
+}
+
 export interface HostOptions {
   readonly name: string;
-  readonly netns: string;
+  /** Absent: it has no namespace of its own and stands on loopback. */
+  readonly netns?: string;
   readonly dir: string;
   /** The address that others reach it at. */
   readonly address: string;
   readonly ip4: string;
   readonly ip6: string;
+  /** Added to every port. Default 0. */
+  readonly ports?: number;
 }
 
 export class Host {
   readonly name: string;
-  /** The network namespace's name, as `ip netns` knows it. */
+  /** The network namespace's name, as `ip netns` knows it; empty without one. */
   readonly netns: string;
   /** A folder of this host's own, mode 0700, removed with the lab. */
   readonly dir: string;
@@ -26,11 +34,15 @@ export class Host {
   /** Underlay (or LAN) address; empty where the host has none of this family. */
   readonly ip4: string;
   readonly ip6: string;
+  readonly #within: readonly string[];
+  readonly #ports: number;
   readonly #processes = new Set<Process>();
 
   constructor(options: HostOptions) {
     this.name = options.name;
-    this.netns = options.netns;
+    this.netns = options.netns ?? '';
+    this.#within = options.netns === undefined ? [] : ['ip', 'netns', 'exec', options.netns];
+    this.#ports = options.ports ?? 0;
     this.dir = options.dir;
     this.address = options.address;
     this.ip4 = options.ip4;
@@ -41,6 +53,16 @@ export class Host {
   /** Thicket's state directory on this host. Not made here: Thicket makes it. */
   get state(): string {
     return join(this.dir, 'state');
+  }
+
+  /** Where programs of this host listen for each other. */
+  get loopback(): string {
+    return this.netns === '' ? this.address : '127.0.0.1';
+  }
+
+  /** The port that stands for this one here: another where not everybody may have it. */
+  port(wanted: number): number {
+    return wanted + this.#ports;
   }
 
   /** `udp://address:port`, as `listen` and `parents` want it. */
@@ -65,6 +87,7 @@ export class Host {
    * the change only when NAME was there before.
    */
   etc(name: string, content: string): void {
+    if (this.netns === '') return;
     const file = join('/etc/netns', this.netns, name);
     mkdirSync(join(file, '..'), { recursive: true });
     writeFileSync(file, content);
@@ -72,12 +95,12 @@ export class Host {
 
   /** Runs a program here to its end. */
   exec(argv: readonly string[], options?: ExecOptions): Promise<Result> {
-    return run(['ip', 'netns', 'exec', this.netns, ...argv], options);
+    return run([...this.#within, ...argv], options);
   }
 
   /** Starts a program here; it is killed with the lab at the latest. */
   async spawn(argv: readonly string[], options?: SpawnOptions): Promise<Process> {
-    const process = await Process.start(['ip', 'netns', 'exec', this.netns, ...argv], options);
+    const process = await Process.start([...this.#within, ...argv], options);
     this.#processes.add(process);
     void process.exit.then(() => this.#processes.delete(process));
     return process;
@@ -98,8 +121,8 @@ export class Host {
     }
   }
 
-  /** Starts `thicket ARGS` here (`up`, `forward`) with this host's state directory; `under` is a program that starts it. */
-  spawnThicket(args: readonly string[], options: SpawnOptions & { readonly under?: readonly string[] } = {}): Promise<Process> {
+  /** Starts `thicket ARGS` here (`up`, `forward`) with this host's state directory. */
+  spawnThicket(args: readonly string[], options: StartOptions = {}): Promise<Process> {
     const { under = [], ...rest } = options;
     return this.spawn([...under, process.execPath, thicketProgram, ...args], this.#withState(rest));
   }

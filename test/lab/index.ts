@@ -13,11 +13,13 @@ export {
   startLight,
 } from './devices.js';
 export { LabError } from './errors.js';
-export { Host } from './host.js';
+export { Host, type StartOptions } from './host.js';
 export { Lab, type LabOptions, type Undo } from './lab.js';
-export { type Device, type HostName, type InternetHost, underlay } from './plan.js';
+export { Loopback } from './loopback.js';
+export { DEVICES, type Device, type HostName, type InternetHost, underlay } from './plan.js';
 export { type ExecOptions, type Exit, Process, type Result, run, type SpawnOptions } from './process.js';
 export { repository, thicketProgram } from './repository.js';
 export { sweep } from './runs.js';
 export type { ShimOptions } from './shim.js';
+export type { Stage } from './stage.js';
 export { type WaitOptions, waitFor } from './wait.js';

@@ -12,6 +12,7 @@ import { DEVICES, type Device, type HostName, hostNames, INTERNET_HOSTS, type In
 import { type Process, run } from './process.js';
 import { namespaceName, newRun, type Run, removeRun, sweep } from './runs.js';
 import { type ShimOptions, startShim } from './shim.js';
+import type { Stage } from './stage.js';
 
 export interface LabOptions {
   /** An underlay of IPv6 only, instead of IPv4 only. The LANs stay IPv4. Default false. */
@@ -21,7 +22,7 @@ export interface LabOptions {
 /** Takes back what a call of the lab did. */
 export type Undo = () => Promise<void>;
 
-export class Lab {
+export class Lab implements Stage {
   static readonly #alive = new Set<Lab>();
   readonly #run: Run;
   readonly #ipv6: boolean;

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { stringify } from 'yaml';
 import { ControlClient } from '../../ts/control/client.js';
 import type { RouteDocument, StatusDocument } from '../../ts/control/documents.js';
-import { type Exit, type Host, LabError, type Process, type Result, type SpawnOptions, waitFor } from '../lab/index.js';
+import { type Exit, type Host, LabError, type Process, type Result, type StartOptions, waitFor } from '../lab/index.js';
 import type { NodeConfig, NodeName, NodePlan } from './plan.js';
 
 const START_MS = 20_000;
@@ -62,7 +62,7 @@ export class WorldNode {
   }
 
   /** Starts `thicket up`; resolves when the node says that it is up: its link to the parent stands. */
-  async start(options: SpawnOptions = {}): Promise<void> {
+  async start(options: StartOptions = {}): Promise<void> {
     const process = await this.launch(options);
     const up = waitFor(() => !process.running || this.#isUp(), { timeoutMs: START_MS, what: `${this.name} up` });
     await up.catch((cause: unknown) => {
@@ -72,15 +72,15 @@ export class WorldNode {
   }
 
   /** Starts `thicket up` and returns at once: it may fail. */
-  async launch(options: SpawnOptions = {}): Promise<Process> {
+  async launch(options: StartOptions = {}): Promise<Process> {
     if (this.running) throw new LabError(`${this.name} runs already`);
     if (this.#process !== undefined) this.#past.push(...this.#process.stdout, ...this.#process.stderr);
     const { userspace, backend } = this.plan;
     const env = { ...(backend === undefined ? {} : { THICKET_BACKEND: backend }), ...options.env };
     this.#process = await this.host.spawnThicket(['up', '--config', this.configFile], {
+      under: userspace === true && this.host.netns !== '' ? UNPRIVILEGED : [],
       ...options,
       env,
-      under: userspace ? UNPRIVILEGED : [],
     });
     return this.#process;
   }

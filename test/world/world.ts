@@ -5,7 +5,7 @@
  */
 import { join } from 'node:path';
 import ipaddr from 'ipaddr.js';
-import { type Devices, Lab, LabError, startDevices, waitFor } from '../lab/index.js';
+import { type Devices, type Host, Lab, LabError, type Stage, startDevices, waitFor } from '../lab/index.js';
 import { WorldNode } from './node.js';
 import { Owner } from './owner.js';
 import { type NetworkName, NODE_NAMES, NODES, type NodeConfig, type NodeName, type NodePlan } from './plan.js';
@@ -25,6 +25,10 @@ export interface WorldOptions {
   readonly pool4?: string;
   /** `session: rekey`. */
   readonly rekey?: string;
+  /** Where it stands; destroyed with the world. Default a Lab. */
+  readonly stage?: Stage;
+  /** The URL of a node's parent without its key; default the parent's own. */
+  readonly parentUrl?: (name: NodeName, parent: Host) => string;
   /** Changes a node's configuration before it is written. */
   readonly configure?: (name: NodeName, config: NodeConfig) => NodeConfig;
   /** Changes what the owner certifies of a node. */
@@ -37,21 +41,21 @@ const FORWARDS = 20_001;
 export const SOCKS_PORT = 1_080;
 
 export class World {
-  readonly lab: Lab;
+  readonly #stage: Stage;
   readonly #options: WorldOptions;
   readonly #owners = new Map<NetworkName, Owner>();
   readonly #nodes = new Map<NodeName, WorldNode>();
   #devices: Devices | undefined;
   #siteDns: string | undefined;
 
-  private constructor(lab: Lab, options: WorldOptions) {
-    this.lab = lab;
+  private constructor(stage: Stage, options: WorldOptions) {
+    this.#stage = stage;
     this.#options = options;
   }
 
   /** Makes and starts everything; resolves when every node is up and the tree knows all. Takes some seconds. */
   static async create(options: WorldOptions = {}): Promise<World> {
-    const world = new World(await Lab.create({ ipv6: options.ipv6 ?? false }), options);
+    const world = new World(options.stage ?? (await Lab.create({ ipv6: options.ipv6 ?? false })), options);
     try {
       await world.#build();
       return world;
@@ -59,6 +63,12 @@ export class World {
       await world.destroy();
       throw error;
     }
+  }
+
+  /** Throws where the world is on another stage. */
+  get lab(): Lab {
+    if (this.#stage instanceof Lab) return this.#stage;
+    throw new LabError('this world has no lab');
   }
 
   node(name: NodeName): WorldNode {
@@ -113,7 +123,7 @@ export class World {
 
   /** Ends all programs and removes everything. May be called twice. */
   async destroy(): Promise<void> {
-    await this.lab.destroy();
+    await this.#stage.destroy();
   }
 
   async #build(): Promise<void> {
@@ -126,10 +136,11 @@ export class World {
   }
 
   async #startDevices(): Promise<void> {
-    if (this.#options.devices ?? true) this.#devices = await startDevices(this.lab);
+    if (this.#options.devices ?? true) this.#devices = await startDevices(this.#stage);
   }
 
   async #startSiteDns(): Promise<void> {
+    if (!(this.#stage instanceof Lab)) return;
     if (this.#options.siteDns ?? true) this.#siteDns = (await this.lab.startSiteDns()).address;
     // Programs see a resolv.conf that is there when they start, so it says from the start what will be true.
     const servers = [this.dnsAddress, ...(this.#siteDns === undefined ? [] : [this.#siteDns])];
@@ -143,20 +154,20 @@ export class World {
   async #enroll(): Promise<void> {
     const names = this.#names();
     const networks = [...new Set(names.map((name) => NODES[name].network))];
-    const folder = join(this.lab.dir, 'owner');
+    const folder = join(this.#stage.dir, 'owner');
     for (const network of networks) this.#owners.set(network, await Owner.create(network, folder));
     const keys = new Map<NodeName, string>();
     await Promise.all(names.map(async (name) => keys.set(name, await this.#certify(name))));
     for (const name of names) {
       const plan = this.#plan(name);
       const config = this.#config(name, plan, keys);
-      this.#nodes.set(name, new WorldNode(this.lab.host(name), name, plan, keys.get(name) ?? '', config));
+      this.#nodes.set(name, new WorldNode(this.#stage.host(name), name, plan, keys.get(name) ?? '', config));
     }
   }
 
   /** A node's way into its network; returns its key. */
   async #certify(name: NodeName): Promise<string> {
-    const host = this.lab.host(name);
+    const host = this.#stage.host(name);
     const { network, rights, groups, grants } = this.#plan(name);
     const { stdout } = await host.thicket(['node', 'init']);
     const key = /\b[a-z2-7]{52}\b/.exec(stdout)?.[0];
@@ -168,29 +179,38 @@ export class World {
   }
 
   #config(name: NodeName, plan: NodePlan, keys: ReadonlyMap<NodeName, string>): NodeConfig {
-    const { pool4, rekey, configure, ipv6 } = this.#options;
-    const parent = plan.parent;
+    const { pool4, rekey, configure, ipv6, parentUrl } = this.#options;
+    const host = this.#stage.host(name);
+    const onLoopback = host.netns === '';
+    const parent = plan.parent === undefined ? undefined : this.#stage.host(plan.parent);
+    const everywhere = ipv6 ? 'udp://[::]:7117' : 'udp://0.0.0.0:7117';
     const config: NodeConfig = {
-      ...(plan.listens ? { listen: [ipv6 ? 'udp://[::]:7117' : 'udp://0.0.0.0:7117'], relay: { for: 'any' } } : {}),
-      ...(parent === undefined ? {} : { parents: [`${this.lab.host(parent).url()}#${keys.get(parent) ?? ''}`] }),
+      ...(plan.listens ? { listen: [onLoopback ? host.url() : everywhere], relay: { for: 'any' } } : {}),
+      ...(parent === undefined
+        ? {}
+        : { parents: [`${parentUrl?.(name, parent) ?? parent.url()}#${keys.get(plan.parent as NodeName) ?? ''}`] }),
       ...(pool4 === undefined || plan.listens ? {} : { interface: { ipv4: pool4 } }),
+      // There it must not even try.
+      ...(onLoopback ? { interface: { mode: 'userspace' as const } } : {}),
       networks: Object.fromEntries([...this.#owners].map(([nickname, owner]) => [nickname, owner.network])),
       // The stranger is willing: what keeps it out is the other side alone.
       ...(plan.network === 'strange' ? { trust: [{ network: this.owner('home').id }] } : {}),
       ...(rekey === undefined ? {} : { session: { rekey } }),
       ...(plan.endpoints.length === 0 ? {} : { endpoints: [...plan.endpoints] }),
-      ...(plan.userspace === true && !plan.listens ? { forwards: this.#forwards(), proxies: [{ listen: `127.0.0.1:${SOCKS_PORT}` }] } : {}),
+      ...(plan.userspace === true && !plan.listens
+        ? { forwards: this.#forwards(host.loopback), proxies: [{ listen: `${host.loopback}:${SOCKS_PORT}` }] }
+        : {}),
     };
     return configure === undefined ? config : configure(name, config);
   }
 
   /** For a node without an interface: a port on loopback for each TCP service of the home network. */
-  #forwards(): NonNullable<NodeConfig['forwards']> {
+  #forwards(loopback: string): NonNullable<NodeConfig['forwards']> {
     const endpoints = this.#names().flatMap((name) => this.#plan(name).endpoints);
     const services = endpoints.flatMap(({ name, services: its }) => (its ?? []).map(({ port }) => ({ name, port })));
     return services
       .filter(({ port }) => port.startsWith('tcp/'))
-      .map(({ name, port }, index) => ({ listen: `127.0.0.1:${FORWARDS + index}`, to: `${name}.home.thicket:${port.slice(4)}` }));
+      .map(({ name, port }, index) => ({ listen: `${loopback}:${FORWARDS + index}`, to: `${name}.home.thicket:${port.slice(4)}` }));
   }
 
   #plan(name: NodeName): NodePlan {
