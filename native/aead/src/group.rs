@@ -20,10 +20,12 @@ pub(crate) enum Direction {
 }
 
 /// Where a dead lane reads and writes.
+#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Scratch([u8; 64]);
 
+#[cfg(target_arch = "x86_64")]
 impl Scratch {
     pub(crate) fn new() -> Self {
         Self([0; 64])
@@ -31,6 +33,7 @@ impl Scratch {
 }
 
 /// One packet's bytes, or for a dead lane a scratch of 64 bytes again and again.
+#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub(crate) struct Lane {
     base: *mut u8,
@@ -38,6 +41,7 @@ pub(crate) struct Lane {
     step: usize,
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Lane {
     /// The lane's bytes from `offset` on, which is a multiple of 64 below the group's length: of a packet all that follow, of a dead lane 64, may be read
     /// and written as long as the group and the scratch are borrowed.
@@ -97,12 +101,30 @@ impl<'a> Group<'a> {
         self.live
     }
 
+    /// A packet's bytes.
+    #[cfg(any(test, target_arch = "wasm32"))]
+    pub(crate) fn packet(&self, packet: usize) -> &[u8] {
+        let start = self.starts[..self.live][packet];
+        // SAFETY: by the invariant they lie within the buffer, which is borrowed for as long as the group is, and nobody writes while the group is
+        // borrowed.
+        unsafe { core::slice::from_raw_parts(self.buffer.wrapping_add(start), self.len) }
+    }
+
+    /// The same, to be written.
+    #[cfg(any(test, target_arch = "wasm32"))]
+    pub(crate) fn packet_mut(&mut self, packet: usize) -> &mut [u8] {
+        let start = self.starts[..self.live][packet];
+        // SAFETY: as above, and the group is borrowed exclusively.
+        unsafe { core::slice::from_raw_parts_mut(self.buffer.wrapping_add(start), self.len) }
+    }
+
     /// The nonces' three words, by lane.
     pub(crate) fn nonces(&self) -> &[[u32; LANES]; 3] {
         &self.nonces
     }
 
     /// Where each lane's bytes are; dead lanes share the scratch.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn lanes(&mut self, scratch: &mut Scratch) -> [Lane; LANES] {
         let dead = Lane {
             base: scratch.0.as_mut_ptr(),

@@ -27,8 +27,8 @@ static GROUPS: AtomicU32 = AtomicU32::new(0);
 pub enum Choice {
     /// The fastest that this processor has and that passes its self-test.
     Auto,
-    /// ring alone.
-    Ring,
+    /// What works one by one, alone: ring, or in WebAssembly RustCrypto.
+    Single,
     /// This one, if it passes its self-test; for benches.
     Exactly(Kernel),
 }
@@ -36,11 +36,11 @@ pub enum Choice {
 /// Chooses; returns what will be used. Whatever was once found to differ from ring isn't used again.
 pub fn choose(choice: Choice) -> Kernel {
     let kernel = match choice {
-        _ if DISTRUSTED.load(Ordering::Relaxed) => Kernel::RING,
-        Choice::Auto => Kernel::available().find(|&k| tested(k)).unwrap_or(Kernel::RING),
-        Choice::Ring => Kernel::RING,
+        _ if DISTRUSTED.load(Ordering::Relaxed) => Kernel::SINGLE,
+        Choice::Auto => Kernel::available().find(|&k| tested(k)).unwrap_or(Kernel::SINGLE),
+        Choice::Single => Kernel::SINGLE,
         Choice::Exactly(kernel) if tested(kernel) => kernel,
-        Choice::Exactly(_) => Kernel::RING,
+        Choice::Exactly(_) => Kernel::SINGLE,
     };
     CURRENT.store(kernel.code(), Ordering::Relaxed);
     kernel
@@ -64,7 +64,7 @@ pub fn trouble() -> Option<&'static str> {
 pub(crate) fn kernel() -> Kernel {
     match CURRENT.load(Ordering::Relaxed) {
         UNDECIDED => choose(Choice::Auto),
-        code => Kernel::available().find(|k| k.code() == code).unwrap_or(Kernel::RING),
+        code => Kernel::available().find(|k| k.code() == code).unwrap_or(Kernel::SINGLE),
     }
 }
 
@@ -82,7 +82,7 @@ pub(crate) fn to_compare(count: usize) -> Option<usize> {
 #[cold]
 pub(crate) fn distrust() {
     DISTRUSTED.store(true, Ordering::Relaxed);
-    CURRENT.store(Kernel::RING.code(), Ordering::Relaxed);
+    CURRENT.store(Kernel::SINGLE.code(), Ordering::Relaxed);
     TROUBLE.store(DIFFERED, Ordering::Relaxed);
 }
 
@@ -132,7 +132,7 @@ pub(crate) fn passes(kernel: Kernel) -> bool {
         let mut sealed = plain.clone();
         train::seal(kernel, NEVER, &key, &mut sealed, stride, 0, nonce);
         let mut expected = Zeroizing::new(plain.clone());
-        train::seal(Kernel::RING, NEVER, &key, &mut expected, stride, 0, nonce);
+        train::seal(Kernel::SINGLE, NEVER, &key, &mut expected, stride, 0, nonce);
         if sealed != *expected {
             return false;
         }

@@ -1,5 +1,6 @@
 //! ChaCha20-Poly1305 (RFC 8439) over trains of packets under one key, one lane per packet, with AVX-512 and IFMA or with AVX2; ring does everything
-//! else, and everything where the processor has neither. Whoever calls can't tell the results apart.
+//! else, and everything where the processor has neither. In WebAssembly the lanes are blocks (`blocks`), and RustCrypto stands for ring. Whoever calls can't
+//! tell the results apart.
 //!
 //! Why a train wins: a packet of 1,400 bytes is 22 blocks of key stream and the Poly1305 key a 23rd, so one call per packet leaves lanes idle and pays
 //! for set-up and tail; one lane per packet has neither.
@@ -11,21 +12,22 @@
 //! - no branch and no index depends on a secret; a test reads the compiled code for it;
 //! - what a forged packet decrypts to is wiped before anyone sees it.
 
-// Other processors have no lanes: ring does everything there, and nothing uses what lanes share.
-#![cfg_attr(
-    not(any(test, target_arch = "x86_64", target_arch = "wasm32")),
-    allow(dead_code, unused_variables)
-)]
+// Other processors have no lanes: ring does everything there, and nothing uses what lanes share; WebAssembly's use some of it.
+#![cfg_attr(not(any(test, target_arch = "x86_64")), allow(dead_code, unused_variables))]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(any(test, target_arch = "wasm32"))]
+mod blocks;
 mod group;
 mod guard;
 mod kernel;
 mod key;
+#[cfg(target_arch = "x86_64")]
 mod poly1305;
+mod single;
 #[cfg(test)]
 mod tests;
 mod train;

@@ -1,13 +1,13 @@
-//! Trains cut into groups for the lanes; what doesn't fill enough of them is ring's. One packet in many is worked again by ring and compared.
+//! Trains cut into groups for the lanes; what doesn't fill enough of them goes one by one. One packet in many is worked again that way and compared.
 
 use crate::group::{Direction, Group, LANES, Tag};
 use crate::{Kernel, Key, Packet, TAG, guard};
 use zeroize::{Zeroize, Zeroizing};
 
-/// The longest packet that is compared with ring's: longer than any datagram of a link's, and short enough for the stack.
+/// The longest packet that is compared: longer than any datagram of a link's, and short enough for the stack.
 const COMPARED: usize = 2_048;
 
-/// Which packet of a group of so many shall be compared with ring's.
+/// Which packet of a group of so many shall be compared.
 pub(crate) type Compare = fn(usize) -> Option<usize>;
 
 /// None: for the self-test.
@@ -44,7 +44,7 @@ pub(crate) fn seal(
         let Some((data, tag)) = body.and_then(<[u8]>::split_last_chunk_mut::<TAG>) else {
             return;
         };
-        *tag = key.seal(&nonce(index), &[], data);
+        *tag = seal_one(kernel, key, &nonce(index), &[], data);
     }
 }
 
@@ -70,10 +70,59 @@ pub(crate) fn open(kernel: Kernel, compare: Compare, key: &Key, train: &mut [u8]
         }
         for packet in group {
             let data = train.get_mut(packet.range());
-            let opened = data.is_some_and(|data| key.open(&packet.nonce(), &[], data));
+            let opened = data.is_some_and(|data| open_one(kernel, key, &packet.nonce(), &[], data));
             packet.set_opened(opened);
         }
     }
+}
+
+/// Seals one packet's `data` in place and returns its tag.
+pub(crate) fn seal_one(kernel: Kernel, key: &Key, nonce: &[u8; 12], aad: &[u8], data: &mut [u8]) -> Tag {
+    match run_one(kernel, key, nonce, aad, data, Direction::Seal) {
+        Some(tag) => tag,
+        None => key.single().seal(nonce, aad, data),
+    }
+}
+
+/// Opens one packet in place, ciphertext and tag; wiped if it doesn't hold.
+pub(crate) fn open_one(kernel: Kernel, key: &Key, nonce: &[u8; 12], aad: &[u8], packet: &mut [u8]) -> bool {
+    let Some((data, claimed)) = packet.split_last_chunk_mut::<TAG>() else {
+        return false;
+    };
+    match run_one(kernel, key, nonce, aad, data, Direction::Open) {
+        None => key.single().open(nonce, aad, packet),
+        Some(tag) => {
+            let opened = holds(claimed, &tag);
+            if !opened {
+                data.zeroize();
+            }
+            opened
+        }
+    }
+}
+
+/// Where lanes are worth their while for a single packet.
+fn run_one(
+    kernel: Kernel,
+    key: &Key,
+    nonce: &[u8; 12],
+    aad: &[u8],
+    data: &mut [u8],
+    direction: Direction,
+) -> Option<Tag> {
+    let len = data.len();
+    if kernel.worthwhile(len) > 1 {
+        return None;
+    }
+    let mut group = Group::new(data, &[0], len, &[*nonce])?;
+    let [tag, ..] = kernel.run(key.words(), aad, &mut group, direction)?;
+    Some(tag)
+}
+
+/// All bits before the one decision, which everybody may see.
+fn holds(claimed: &[u8], tag: &Tag) -> bool {
+    let differ = claimed.iter().zip(tag).fold(0, |all, (a, b)| all | (a ^ b));
+    core::hint::black_box(differ) == 0
 }
 
 /// Packets of one length that go through the lanes together.
@@ -120,7 +169,7 @@ impl Set {
         if !self.seal_all(kernel, key, train, len) {
             return false;
         }
-        let tag = key.seal(&self.nonces[index], &[], &mut copy[..len]);
+        let tag = key.single().seal(&self.nonces[index], &[], &mut copy[..len]);
         copy[len..len + TAG].copy_from_slice(&tag);
         if train.get(start..start + len + TAG) != copy.get(..len + TAG) {
             guard::distrust();
@@ -152,9 +201,7 @@ impl Set {
                 continue;
             };
             let (data, claimed) = packet.split_at_mut(len);
-            // All bits before the one decision, which everybody may see.
-            let differ = claimed.iter().zip(tag).fold(0, |all, (a, b)| all | (a ^ b));
-            *opened = core::hint::black_box(differ) == 0;
+            *opened = holds(claimed, &tag);
             if !*opened {
                 data.zeroize();
             }
@@ -175,7 +222,7 @@ impl Set {
         let mut copy = Zeroizing::new([0; COMPARED + TAG]);
         copy[..len + TAG].copy_from_slice(train.get(start..start + len + TAG)?);
         let mut opened = self.open_all(kernel, key, train, len)?;
-        let holds = key.open(&self.nonces[index], &[], &mut copy[..len + TAG]);
+        let holds = key.single().open(&self.nonces[index], &[], &mut copy[..len + TAG]);
         let agree = holds == opened[index] && (!holds || train.get(start..start + len) == copy.get(..len));
         if !agree {
             guard::distrust();

@@ -68,7 +68,7 @@ fn choice(name: &str) -> Choice {
             .map(Choice::Exactly)
     };
     match name {
-        "ring" => Some(Choice::Ring),
+        "ring" => Some(Choice::Single),
         "avx2" => called("AVX2"),
         "avx512" => called("AVX-512"),
         "auto" => Some(Choice::Auto),

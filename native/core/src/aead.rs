@@ -173,16 +173,16 @@ impl Aead for Ring {
 }
 
 /// Lanes of our own for trains (AVX-512 with IFMA, or AVX2, as the processor has them), ring for everything else.
-#[cfg(feature = "simd")]
+#[cfg(feature = "lanes")]
 pub struct Simd;
 
-#[cfg(feature = "simd")]
+#[cfg(feature = "lanes")]
 impl Simd {
     /// Chooses for the whole process: the fastest lanes that the processor has and that pass their self-test, or ring alone. Returns the name of what it
     /// is.
     pub fn choose(ring: bool) -> &'static str {
         use thicket_aead::{Choice, choose};
-        choose(if ring { Choice::Ring } else { Choice::Auto }).name()
+        choose(if ring { Choice::Single } else { Choice::Auto }).name()
     }
 
     /// Names of all that this processor can run, the fastest first; ring is the last.
@@ -199,7 +199,7 @@ impl Simd {
     }
 }
 
-#[cfg(feature = "simd")]
+#[cfg(feature = "lanes")]
 impl Aead for Simd {
     type Key = thicket_aead::Key;
 
@@ -230,7 +230,7 @@ impl Aead for Simd {
     }
 }
 
-#[cfg(feature = "simd")]
+#[cfg(feature = "lanes")]
 impl thicket_aead::Packet for Sealed {
     fn range(&self) -> core::ops::Range<usize> {
         self.start..self.end
@@ -286,7 +286,7 @@ mod tests {
         train_equals_single_packets::<Portable>();
         #[cfg(feature = "ring")]
         train_equals_single_packets::<Ring>();
-        #[cfg(feature = "simd")]
+        #[cfg(feature = "lanes")]
         train_equals_single_packets::<Simd>();
     }
 }

@@ -4,6 +4,7 @@
 
 use super::{Random, lanes, run};
 use crate::group::Direction;
+use crate::kernel::Kind;
 use crate::{Kernel, Key};
 use core::arch::asm;
 use core::hint::black_box;
@@ -189,7 +190,8 @@ fn the_processor_takes_the_same_steps_whatever_the_secrets() {
         assert_eq!(libc::sigaction(libc::SIGTRAP, &action, core::ptr::null_mut()), 0);
     }
     let mut buffer = vec![0; 4_096];
-    for kernel in lanes() {
+    // WebAssembly's are other instructions there; memcheck has seen that their source holds.
+    for kernel in lanes().filter(|kernel| !matches!(kernel.0, Kind::Four | Kind::One)) {
         for len in [0, 40, 64, 150] {
             for direction in DIRECTIONS {
                 let mut paths = [10, 10, 11, 12].map(|seed| {

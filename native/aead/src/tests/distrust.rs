@@ -13,7 +13,7 @@ fn what_this_processor_has_passes_its_self_test() {
     for kernel in lanes() {
         assert!(guard::passes(kernel), "{kernel}");
     }
-    assert!(guard::passes(Kernel::RING));
+    assert!(guard::passes(Kernel::SINGLE));
 }
 
 #[test]
@@ -37,9 +37,9 @@ fn the_first_difference_makes_ring_do_everything_for_good() {
     let best = Kernel::available().next().unwrap().code();
     assert_eq!(guard::choose(Choice::Auto).code(), best);
     assert_eq!(guard::kernel().code(), best);
-    assert_eq!(guard::choose(Choice::Ring).code(), guard::kernel().code());
+    assert_eq!(guard::choose(Choice::Single).code(), guard::kernel().code());
     assert_eq!(guard::trouble(), None);
-    assert_eq!(guard::choose(Choice::Exactly(FAULTY)).code(), Kernel::RING.code());
+    assert_eq!(guard::choose(Choice::Exactly(FAULTY)).code(), Kernel::SINGLE.code());
     assert!(guard::trouble().is_some_and(|line| line.contains("self-test")));
     assert_eq!(guard::choose(Choice::Auto).code(), best);
     // Every so many groups one is compared, each time another packet.
@@ -57,13 +57,13 @@ fn the_first_difference_makes_ring_do_everything_for_good() {
     }
     assert!(guard::trouble().is_some_and(|line| line.contains("came out wrong")));
     assert_eq!(guard::trouble(), None);
-    assert_eq!(guard::kernel().code(), Kernel::RING.code());
-    assert_eq!(guard::choose(Choice::Auto).code(), Kernel::RING.code());
+    assert_eq!(guard::kernel().code(), Kernel::SINGLE.code());
+    assert_eq!(guard::choose(Choice::Auto).code(), Kernel::SINGLE.code());
 
     // The same when opening, whether it refuses what is genuine or lets through what is forged.
     for forged in [false, true] {
         let mut train = plain.clone();
-        train::seal(Kernel::RING, NEVER, &key, &mut train, STRIDE, 0, &nonce);
+        train::seal(Kernel::SINGLE, NEVER, &key, &mut train, STRIDE, 0, &nonce);
         if forged {
             // The faulty one finds this tag everywhere.
             train
