@@ -102,15 +102,21 @@ need_wasm_target() {
   fi
 }
 
-# The core for WebAssembly, into wasm/pkg.
+# The core for WebAssembly: for engines without vectors into wasm/pkg, for those with simd128 into wasm/pkg/simd128 (ts/dataplane/wasm/build.ts chooses).
 build_wasm() {
   need_wasm_target
   cargo_tool wasm-bindgen "$(sed -n 's/^wasm-bindgen = "=\(.*\)"/\1/p' wasm/Cargo.toml)" wasm-bindgen-cli
   cargo_tool wasm-pack 0.13.1 wasm-pack
-  say "building the WASM module"
+  say "building the WASM modules"
+  wasm_module pkg
+  RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+simd128" wasm_module pkg/simd128 --target-dir "$PWD/wasm/target/simd128"
+}
+
+# wasm_module FOLDER ARGUMENT...: one build, into this folder of wasm/.
+wasm_module() {
   local log
   log=$(mktemp)
-  if ! wasm-pack build wasm --target nodejs --mode no-install -- --locked >"$log" 2>&1; then
+  if ! wasm-pack build wasm --target nodejs --mode no-install --out-dir "$1" -- --locked "${@:2}" >"$log" 2>&1; then
     tail -n 60 "$log" >&2
     return 1
   fi

@@ -1,8 +1,8 @@
 //! The core as it is, one call for each datagram: for programs that craft packets (test/impolite).
 
+use crate::aead::Sealer;
 use crate::convert::*;
 use js_sys::{Array, Uint8Array};
-use thicket_core::aead::Portable;
 use thicket_core::wire::{VNET_HEADER, VnetHeader};
 use thicket_core::*;
 use wasm_bindgen::prelude::{JsError, JsValue, wasm_bindgen};
@@ -10,7 +10,7 @@ use wasm_bindgen::prelude::{JsError, JsValue, wasm_bindgen};
 /// One node's core. Times are microseconds of a clock that never goes back, from 1,000,000 on.
 #[wasm_bindgen]
 pub struct WasmCore {
-    core: Core<Portable>,
+    core: Core<Sealer>,
     tx: TxBatch,
     rx: RxBatch,
     told: TunBatch,

@@ -1,70 +1,12 @@
-//! The core's primitives one by one: for test vectors, for benchmarks, and for crafting packets that no well-behaved node would send.
+//! The core's primitives one by one, the AEAD aside: for test vectors, for benchmarks, and for crafting packets that no well-behaved node would send.
 
+use crate::aead::Sealer;
 use crate::convert::{invalid, key};
-use thicket_core::aead::{Aead, Portable, Sealed};
+use thicket_core::aead::Aead;
 use thicket_core::keyed::{Direction, HopKey, blake2b_128_keyed, blake2b_256};
-use thicket_core::wire::{DATA_HEADER, DATA_OVERHEAD, DataHeader, LINK_HEADER, LINK_OVERHEAD, TAG, join_counter};
+use thicket_core::wire::{DATA_HEADER, DATA_OVERHEAD, DataHeader, LINK_HEADER, LINK_OVERHEAD, join_counter};
 use wasm_bindgen::prelude::{JsError, wasm_bindgen};
 use zeroize::Zeroizing;
-
-/// A ChaCha20-Poly1305 key made ready.
-#[wasm_bindgen]
-pub struct AeadKey(<Portable as Aead>::Key);
-
-#[wasm_bindgen]
-impl AeadKey {
-    /// From 32 bytes.
-    #[wasm_bindgen(constructor)]
-    pub fn new(bytes: &[u8]) -> Result<AeadKey, JsError> {
-        Ok(Self(Portable::key(&Zeroizing::new(key(bytes)?))))
-    }
-
-    /// Ciphertext and tag, under a nonce of 12 bytes.
-    pub fn seal(&self, nonce: &[u8], aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, JsError> {
-        let nonce = nonce.try_into().map_err(|_| invalid("nonce: 12 bytes are wanted"))?;
-        let mut sealed = plaintext.to_vec();
-        let tag = Portable::seal_with(&self.0, nonce, aad, &mut sealed);
-        sealed.extend_from_slice(&tag);
-        Ok(sealed)
-    }
-
-    /// The plaintext; `undefined` when the tag doesn't hold.
-    pub fn open(&self, nonce: &[u8], aad: &[u8], sealed: &[u8]) -> Result<Option<Vec<u8>>, JsError> {
-        let nonce = nonce.try_into().map_err(|_| invalid("nonce: 12 bytes are wanted"))?;
-        let mut data = sealed.to_vec();
-        if !Portable::open_with(&self.0, nonce, aad, &mut data) {
-            return Ok(None);
-        }
-        data.truncate(data.len() - TAG);
-        Ok(Some(data))
-    }
-
-    /// Seals a train of data packets in place as the core does: `stride` bytes each, the clear header, plaintext, room for the tag.
-    #[wasm_bindgen(js_name = sealTrain)]
-    pub fn seal_train(&self, first: u64, train: &mut [u8], stride: usize) {
-        if stride > 0 {
-            Portable::seal_train(&self.0, first, train, stride, DATA_HEADER);
-        }
-    }
-
-    /// Opens such a train in place; how many of its packets held.
-    #[wasm_bindgen(js_name = openTrain)]
-    pub fn open_train(&self, first: u64, train: &mut [u8], stride: usize) -> usize {
-        let len = train.len();
-        let mut packets: Vec<_> = (0..len)
-            .step_by(stride.max(1))
-            .zip(first..)
-            .map(|(at, counter)| Sealed {
-                start: at + DATA_HEADER,
-                end: len.min(at + stride),
-                counter,
-                opened: false,
-            })
-            .collect();
-        Portable::open_train(&self.0, train, &mut packets);
-        packets.iter().filter(|packet| packet.opened).count()
-    }
-}
 
 /// The counter field of a data packet: the key's slot (0–3) in its two top bits.
 #[wasm_bindgen(js_name = counterField)]
@@ -112,7 +54,7 @@ pub fn data_packet(send_key: &[u8], field: u64, label: u32, hop: &JsHopKey, inne
     let mut packet = vec![0; DATA_HEADER];
     packet.reserve(DATA_OVERHEAD + inner.len());
     let mut sealed = inner.to_vec();
-    let tag = Portable::seal(&Portable::key(&key(send_key)?), field, &[], &mut sealed);
+    let tag = Sealer::seal(&Sealer::key(&key(send_key)?), field, &[], &mut sealed);
     DataHeader {
         label,
         counter: field,
@@ -133,8 +75,8 @@ pub fn link_frame(send_key: &[u8], counter: u64, index: u32, frame: &[u8]) -> Re
     packet.extend_from_slice(&counter.to_be_bytes());
     packet.extend_from_slice(frame);
     let (header, data) = packet.split_at_mut(LINK_HEADER);
-    let tag = Portable::seal(
-        &Portable::key(&key(send_key)?),
+    let tag = Sealer::seal(
+        &Sealer::key(&key(send_key)?),
         counter,
         header.get(..8).unwrap_or(&[]),
         data,

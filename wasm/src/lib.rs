@@ -1,6 +1,7 @@
 //! The WASM shell over `thicket-core`: JavaScript lends datagrams, packets and the time, and takes what the core made of them. Like the N-API
 //! addon it adds no protocol of its own.
 
+mod aead;
 mod bare;
 mod convert;
 mod crypto;

@@ -5,11 +5,11 @@ mod addresses;
 mod outgoing;
 mod user;
 
+use crate::aead::Sealer;
 use crate::convert::{JsRemote, command, event, key, remote, stats, to_js};
 use addresses::Addresses;
 use js_sys::Array;
 use outgoing::Outgoing;
-use thicket_core::aead::Portable;
 use thicket_core::*;
 use user::User;
 use wasm_bindgen::prelude::{JsError, JsValue, wasm_bindgen};
@@ -24,7 +24,7 @@ const DATAGRAMS: usize = 2_048;
 /// [`WasmPlane::sent`] before the next call.
 #[wasm_bindgen]
 pub struct WasmPlane {
-    core: Core<Portable>,
+    core: Core<Sealer>,
     addresses: Addresses,
     input: Vec<u8>,
     /// Of each datagram in `input`, which lie one behind the other: number of its address, length.
