@@ -4,7 +4,7 @@ import { describe, expect, test } from '@jest/globals';
 import { type DhPair, Initiator, Responder, type Transport } from '../../ts/handshake/index.js';
 import { agreementKey, keyFromBytes, sodium, verify } from '../../ts/trust/index.js';
 import { native } from '../impolite/aead.js';
-import { type AeadKey, wasm } from '../impolite/wasm.js';
+import { type AeadKey, wasm, wasmModules } from '../impolite/wasm.js';
 import { repository } from '../lab/index.js';
 
 interface Case {
@@ -63,7 +63,17 @@ describe('ChaCha20-Poly1305 agrees with Wycheproof', () => {
   });
 
   const implementations: Record<string, Implementation> = {
-    'the WASM core': core((key) => new wasm.AeadKey(key)),
+    ...Object.fromEntries(
+      Object.entries(wasmModules).flatMap(([build, module]) =>
+        module.aeadKernels().map((kernel) => [
+          `the WASM core built ${build}, ${kernel}`,
+          core((key) => {
+            expect(module.chooseAead(kernel)).toBe(kernel);
+            return new module.AeadKey(key);
+          }),
+        ]),
+      ),
+    ),
     ...Object.fromEntries(
       native.aeadKernels().map((kernel) => [
         `the native core, ${kernel}`,

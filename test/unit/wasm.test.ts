@@ -2,10 +2,11 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import type { PlaneModule } from '../../ts/dataplane/wasm/bindings.js';
+import { wasmBuild, wasmBuilds, wasmFolder } from '../../ts/dataplane/wasm/build.js';
 import { sodium } from '../../ts/trust/index.js';
 import { version } from '../../ts/version.js';
 import { inner, kind, tcpBody, tcpFlag } from '../impolite/inner.js';
-import { wasm, wasmFolder } from '../impolite/wasm.js';
+import { wasm, wasmModules } from '../impolite/wasm.js';
 
 /** Node has it; the ES libraries and Node's types don't. */
 interface ModuleInspector {
@@ -18,12 +19,30 @@ const hex = (value: Uint8Array): string => Buffer.from(value).toString('hex');
 const counting = (length: number): Uint8Array => Uint8Array.from({ length }, (_, at) => at);
 
 describe('the WASM module', () => {
-  test('is of the same version as the program', () => {
-    expect(wasm.version()).toBe(version);
+  test.each(wasmBuilds)('%s is of the same version as the program, and seals by its own code', (build) => {
+    const module = wasmModules[build];
+    expect(module.version()).toBe(version);
+    expect(module.aeadKernels()).toEqual([build, 'RustCrypto']);
+    // The fastest that passes its self-test.
+    expect(module.chooseAead('auto')).toBe(build);
+    expect(() => module.chooseAead('AVX2')).toThrow('AEAD AVX2: this module has no such, see aeadKernels()');
   });
 
-  test('imports nothing but its own JavaScript: no clock, no randomness, no environment', () => {
-    const imports = Module.imports(new Module(readFileSync(join(wasmFolder, 'thicket_wasm_bg.wasm'))));
+  test('is the build with vectors where the engine has them, or the one that is asked for', () => {
+    expect(wasmBuild('')).toBe('simd128');
+    expect(wasmBuild(undefined, () => false)).toBe('scalar');
+    expect(wasmBuild('scalar')).toBe('scalar');
+    expect(wasmBuild('simd128', () => false)).toBe('simd128');
+    expect(() => wasmBuild('avx2')).toThrow(
+      expect.objectContaining({
+        code: 'BACKEND_UNAVAILABLE',
+        message: 'THICKET_WASM=avx2 is no build of the WASM module: set it to simd128 or scalar, or unset it',
+      }),
+    );
+  });
+
+  test.each(wasmBuilds)('%s imports nothing but its own JavaScript: no clock, no randomness, no environment', (build) => {
+    const imports = Module.imports(new Module(readFileSync(join(wasmFolder(build), 'thicket_wasm_bg.wasm'))));
     expect([...new Set(imports.map(({ module }) => module))]).toEqual(['./thicket_wasm_bg.js']);
     expect(imports.filter(({ name }) => /random|crypto|time|date|performance|now/i.test(name))).toEqual([]);
   });
