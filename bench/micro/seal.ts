@@ -1,10 +1,11 @@
 /**
  * ChaCha20-Poly1305 through everything that Thicket could seal with: the native core (N-API) with each kind of lanes that this processor has, the same
- * core in WASM, libsodium-wrappers and node:crypto.
+ * core in WASM with vectors and without, libsodium-wrappers and node:crypto.
  */
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import { native } from '../../test/impolite/aead.js';
-import { type AeadKey, wasm } from '../../test/impolite/wasm.js';
+import { type AeadKey, type WasmModule, wasmModules } from '../../test/impolite/wasm.js';
+import { wasmBuilds } from '../../ts/dataplane/wasm/build.js';
 import { sodium } from '../../ts/trust/index.js';
 import { least } from './measure.js';
 import { nativeName, type SealRow } from './results.js';
@@ -51,6 +52,24 @@ function inTrains(aead: AeadKey, size: number): Work {
   };
 }
 
+/** Trains that lie in the module's memory, as they do in a node on WASM: JavaScript only touches them through views. */
+function inMemory({ AeadKey, Train }: WasmModule, size: number): Work {
+  const [stride, packets] = [size + OVERHEAD, trainOf(size)];
+  const aead = new AeadKey(key);
+  const train = new Train(stride * packets);
+  train.seal(aead, 0n, stride);
+  const sealed = new Uint8Array(train.memory.buffer, train.at, stride * packets).slice();
+  const restore = (): void => new Uint8Array(train.memory.buffer, train.at, stride * packets).set(sealed);
+  return {
+    seal: () => train.seal(aead, 0n, stride),
+    open: () => {
+      restore();
+      if (train.open(aead, 0n, stride) !== packets) throw new Error('a sealed packet did not open');
+    },
+    restore,
+  };
+}
+
 function oneByOne(aead: AeadKey, size: number): Work {
   const plain = randomBytes(size);
   const sealed = aead.seal(nonce, none, plain);
@@ -83,7 +102,16 @@ const candidates: readonly Candidate[] = [
       () => choose(kernel),
     ),
   ),
-  ...core('WASM', () => new wasm.AeadKey(key)),
+  ...wasmBuilds.flatMap((build): Candidate[] => {
+    const module = wasmModules[build];
+    const prepare = (): void => {
+      if (module.chooseAead('auto') !== build) throw new Error(`WASM's ${build} fails its self-test`);
+    };
+    return [
+      { implementation: `wasm (${build}), in trains`, packets: trainOf, prepare, make: (size) => inMemory(module, size) },
+      { implementation: `wasm (${build}), one by one`, packets: () => 1, prepare, make: (size) => oneByOne(new module.AeadKey(key), size) },
+    ];
+  }),
   {
     implementation: 'libsodium-wrappers',
     packets: () => 1,
