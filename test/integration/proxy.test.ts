@@ -27,10 +27,17 @@ beforeAll(async () => {
     },
   ];
   world = await World.create({
-    nodes: ['root', 'gw', 'viewer'],
+    nodes: ['root', 'gw', 'viewer', 'viewer2', 'gw2'],
+    idle: ['gw2'],
     devices: false,
-    configure: (name: NodeName, config: NodeConfig) => (name === 'gw' ? { ...config, endpoints } : config),
+    configure: (name: NodeName, config: NodeConfig) => {
+      if (name === 'viewer2' || name === 'gw2') return { ...config, interface: { mode: 'userspace' }, endpoints: [] };
+      return name === 'gw' ? { ...config, endpoints } : config;
+    },
+    // One more viewer.
+    plan: (name, plan) => (name === 'gw2' ? { ...plan, groups: ['family'] } : plan),
   });
+  await world.node('gw2').start({ env: { THICKET_BACKEND: 'wasm' } });
   const files = await startFiles(world.lab);
   fileSha256 = files.bigSha256;
   const options = ['--no-daemon', '--conf-file=/dev/null', '--no-resolv', '--no-hosts', '--user=root', '--pid-file=', '--log-facility=-'];
@@ -59,7 +66,11 @@ async function refusal(node: WorldNode, url: string, how = '--socks5-hostname'):
   return Number(/\((\d+)\)\s*$/.exec(stderr)?.[1]);
 }
 
-describe.each(['viewer'] as const)('on the %s', (name) => {
+describe.each([
+  ['an interface', 'viewer'],
+  ['user-space mode', 'viewer2'],
+  ['user-space mode in WebAssembly', 'gw2'],
+] as const)('with %s', (_mode, name) => {
   let node: WorldNode;
   let proxy: Process;
 
@@ -122,6 +133,25 @@ describe.each(['viewer'] as const)('on the %s', (name) => {
       'one.example',
     ]);
     expect(stdout.trim().split('\n')).toEqual(['192.0.2.1', '192.0.2.2', '192.0.2.1']);
+  });
+
+  test('a proxy that ends takes its connections with it', async () => {
+    const other = await start(node, '127.0.0.1:1090');
+    const url = 'http://files.home.thicket/big.bin';
+    const slow = await node.host.spawn([
+      'curl',
+      '-sS',
+      '--limit-rate',
+      '1M',
+      '--socks5-hostname',
+      '127.0.0.1:1090',
+      '-o',
+      '/dev/null',
+      url,
+    ]);
+    await waitFor(async () => /ESTAB/.test((await node.host.exec(['ss', '-Htn', 'dport', '=', ':1090'])).stdout));
+    await other.kill('SIGTERM');
+    expect((await slow.exit).code).not.toBe(0);
   });
 
   test('UDP reaches nothing else', async () => {
