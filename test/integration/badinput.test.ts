@@ -204,11 +204,6 @@ describe('up and check', () => {
   });
 
   describe('what only a start can find', () => {
-    /** The node must have an interface: without one it would do as well as it can. */
-    const onInterface = (): void => {
-      host.write('thicket.yaml', stringify({ ...node.config, interface: { mode: 'tun' } }));
-    };
-
     const occupy = async (protocol: 'udp' | 'tcp', address: string, port: number): Promise<void> => {
       const other = await host.spawn(['/usr/bin/python3', LINES, 'serve', address, String(port), protocol]);
       await other.waitForLine(/^ready$/);
@@ -234,26 +229,35 @@ describe('up and check', () => {
       expect(await refusal(up())).toMatch(/^forward 127\.0\.0\.1:8554 can't listen \(.*EADDRINUSE.*\): choose another address$/);
     });
 
-    test.each([
+    describe.each([
       [
         'no /dev/net/tun',
-        'mount -t tmpfs none /dev/net',
+        ['unshare', '-m', 'sh', '-c', 'mount -t tmpfs none /dev/net && exec "$@"', 'sh'],
         /^\/dev\/net\/tun is missing: load the tun module or give the container the device$/,
       ],
       [
         'something else in its place',
-        'mount --bind /dev/null /dev/net/tun',
+        ['unshare', '-m', 'sh', '-c', 'mount --bind /dev/null /dev/net/tun && exec "$@"', 'sh'],
         /^interface thicket0 can't be made \(.*\): check that \/dev\/net\/tun is /,
       ],
-    ])('%s', async (_, mount, says) => {
-      onInterface();
-      expect(await refusal(up(), ['unshare', '-m', 'sh', '-c', `${mount} && exec "$@"`, 'sh'])).toMatch(says);
-    });
+      ['no CAP_NET_ADMIN', ['setpriv', '--bounding-set', '-net_admin', '--inh-caps', '-net_admin'], /: run as root or with CAP_NET_ADMIN$/],
+      [
+        'no libnftables',
+        ['unshare', '-m', 'sh', '-c', 'for f in /usr/lib/*/libnftables.so.1; do mount --bind /dev/null $f || exit; done; exec "$@"', 'sh'],
+        /^libnftables\.so\.1 is missing: install the package libnftables1/,
+      ],
+    ] as const)('%s', (_, wrapper, says) => {
+      test('for a node that must have an interface', async () => {
+        host.write('thicket.yaml', stringify({ ...node.config, interface: { mode: 'tun' } }));
+        expect(await refusal(up(), wrapper)).toMatch(says);
+      });
 
-    test('no CAP_NET_ADMIN', async () => {
-      onInterface();
-      const line = await refusal(up(), ['setpriv', '--bounding-set', '-net_admin', '--inh-caps', '-net_admin']);
-      expect(line).toMatch(/: run as root or with CAP_NET_ADMIN$/);
+      test('and one that need not have one goes on without, says why, and leaves the host as it is', async () => {
+        await node.start({ under: wrapper });
+        expect(await node.status()).toMatchObject({ mode: 'userspace', modeReason: expect.stringMatching(says), interface: null });
+        expect(await host.snapshot()).toBe(before);
+        expect(await node.stop()).toEqual({ code: 0, signal: null });
+      });
     });
 
     test.each([
@@ -264,14 +268,6 @@ describe('up and check', () => {
       const line = await refusal(up());
       await host.exec(['ip', family, 'route', 'del', ...route.split(' ')]);
       expect(line).toMatch(/^the pool 198\.18\.0\.0\/15 is in use already \(.*(wan0|lan0)\): choose another with interface\.ipv4$/);
-    });
-
-    test('no libnftables', async () => {
-      onInterface();
-      const hide = 'for f in /usr/lib/*/libnftables.so.1; do mount --bind /dev/null $f || exit; done; exec "$@"';
-      expect(await refusal(up(), ['unshare', '-m', 'sh', '-c', hide, 'sh'])).toMatch(
-        /^libnftables\.so\.1 is missing: install the package libnftables1/,
-      );
     });
 
     test('an endpoint that leads into the gateway itself', async () => {

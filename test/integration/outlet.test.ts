@@ -1,4 +1,4 @@
-/** Outlets: a device behind one gateway calls a service behind another, with the key of the endpoint that stands for it. */
+/** Outlets, of a gateway without an interface and of one with: a device behind one calls a service behind the other, with the key of the endpoint that stands for it. */
 import { join } from 'node:path';
 import type { SessionDocument } from '../../ts/control/documents.js';
 import { type Device, type Process, repository, waitFor } from '../lab/index.js';
@@ -23,6 +23,7 @@ beforeAll(async () => {
       const services = [{ port: 'tcp/7000', target: `${address}:7000`, allow: [] }];
       return {
         ...plan,
+        userspace: name === 'gw',
         endpoints: plan.endpoints.map((e) => (e.name === device ? { ...e, services: [...(e.services ?? []), ...services] } : e)),
       };
     },
@@ -36,6 +37,10 @@ beforeAll(async () => {
 afterAll(async () => {
   await world?.destroy();
 }, 30_000);
+
+test('one of the gateways has no interface', async () => {
+  expect([(await world.node('gw').status()).mode, (await world.node('gw2').status()).mode]).toEqual(['userspace', 'tun']);
+});
 
 describe.each(GATEWAYS)('an outlet of %s', (gateway, lan, device, address, neighbour) => {
   const [farGateway, , farDevice] = GATEWAYS[gateway === 'gw' ? 1 : 0];
