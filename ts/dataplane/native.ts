@@ -132,13 +132,7 @@ export function openNative(addon: NativeAddon, options: DataPlaneOptions, onEven
   } catch (error) {
     throw explain(error, options);
   }
-  if (options.userspace !== undefined) {
-    if (typeof Reflect.get(inner, 'streamDial') !== 'function') {
-      inner.close();
-      throw new ThicketError('BACKEND_UNAVAILABLE', 'the native addon has no user-space mode: run as root, on a host with /dev/net/tun');
-    }
-    streams = new HostStreams(inner);
-  }
+  if (options.userspace !== undefined) streams = new HostStreams(inner);
   return new NativeBackend(inner, streams);
 }
 
