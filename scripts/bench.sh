@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# npm run bench [-- SUITE... --quick --record --gate]: measures; by default micro, tunnel, cameras and isolation, then writes tables and pictures.
+# npm run bench [-- SUITE... --quick --record --gate]: measures; by default micro, tunnel, cameras, isolation and userspace, then writes tables and pictures.
 #   micro     small parts, timed alone
 #   tunnel    whole tunnels beside wireguard-go and nebula; --gate: fails when a ratio has fallen below half of what is recorded, twice
 #   cameras   many RTP streams through one relay
 #   isolation what floods through a relay and at it leave of one flow, of pings and of the event loops
+#   userspace Thicket without kernel interfaces, on the addon and on WASM, beside hypertele
 #   profile   flame graphs of Thicket's tunnels, into bench/results; --test='relay: tcp1 up' (may be repeated) chooses others than the usual
 #   report    only writes tables and pictures of what was measured last
 #   gates     instructions per packet and sizes, against bench/recorded.json
@@ -16,14 +17,14 @@ for argument in "$@"; do
   case $argument in
     --quick | --record | --gate | --targets) options+=("$argument") ;;
     --test=*) tests+=("$argument") ;;
-    micro | tunnel | cameras | isolation | profile | report | gates) suites+=("$argument") ;;
+    micro | tunnel | cameras | isolation | userspace | profile | report | gates) suites+=("$argument") ;;
     *)
-      say "no such bench: $argument (there are micro, tunnel, cameras, isolation, profile, report and gates; --quick, --record, --gate and --targets)"
+      say "no such bench: $argument (there are micro, tunnel, cameras, isolation, userspace, profile, report and gates; --quick, --record, --gate and --targets)"
       exit 2
       ;;
   esac
 done
-((${#suites[@]})) || suites=(micro tunnel cameras isolation)
+((${#suites[@]})) || suites=(micro tunnel cameras isolation userspace)
 say "building"
 need_apt build demo test
 build_native

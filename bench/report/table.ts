@@ -6,6 +6,7 @@ import { type Run, type TestName, TOPOLOGIES, type Topology, TRAIN_SIZES, type T
 import { isolationParts, isolationSummary } from './isolation.js';
 import { full, markdown, title } from './markdown.js';
 import { figure, type Target, targets } from './targets.js';
+import { userSpaceParts } from './userspace.js';
 
 const NAMES: Readonly<Record<Topology, string>> = {
   direct: 'no relay',
@@ -50,7 +51,7 @@ export function summary(results: Results): string {
 
 /** All that was measured. */
 export function document(results: Results): string {
-  const { micro, tunnel, cameras, isolation } = results.suites;
+  const { micro, tunnel, cameras, isolation, userspace } = results.suites;
   const parts = [
     '# Figures',
     'Written by `npm run bench`; not to be edited. A cell is a median (least – most).',
@@ -92,6 +93,7 @@ export function document(results: Results): string {
     parts.push(markdown(['streams', '', 'packets lost', 'late', 'median, ms', 'p99, ms', 'most, ms', 'relay busy, %'], rows));
   }
   if (isolation !== undefined) parts.push('## Isolation', where(isolation.run), ...isolationParts(isolation));
+  if (userspace !== undefined) parts.push('## Without kernel interfaces', where(userspace.run), ...userSpaceParts(userspace));
   if (micro !== undefined) {
     const sizes = [...new Set(micro.seal.map(({ size }) => size))];
     const rows = [...new Set(micro.seal.map(({ implementation }) => implementation))].map((name) => [

@@ -5,6 +5,7 @@ import type { Results } from '../shared/results.js';
 import { median, type Spread, spread } from '../shared/statistics.js';
 import { ratios, runsOf, type Which } from '../tunnel/ratios.js';
 import type { Run, TestName, Topology } from '../tunnel/results.js';
+import type { UserSpaceRun, UserSpaceTunnel } from '../userspace/results.js';
 
 export type Verdict = 'reached' | 'not reached' | 'not measured';
 
@@ -22,7 +23,7 @@ export interface Target {
 type Wanted = Omit<Target, 'measured' | 'verdict'>;
 
 export function targets(results: Results): Target[] {
-  const { tunnel, cameras, micro, isolation } = results.suites;
+  const { tunnel, cameras, micro, isolation, userspace } = results.suites;
   const runs = tunnel?.runs ?? [];
   const wide = (tunnel ?? micro ?? cameras ?? isolation)?.run.machine.avx512 ?? false;
   const rows: Target[] = [];
@@ -104,7 +105,30 @@ export function targets(results: Results): Target[] {
     const speedups = ring === undefined || lane === undefined ? [] : [ring.seal / lane.seal, ring.open / lane.open];
     add(more(`sealing and opening trains of ${size.toLocaleString('en-US')} bytes, ${lanes} : ring`, target, stretch), least(speedups));
   }
+  for (const { wanted, measured } of userSpaceTargets(userspace)) add(wanted, measured);
   return rows;
+}
+
+/** Their stretch figures have nothing to do with AVX-512: they are in no column. */
+function userSpaceTargets(userspace: Results['suites']['userspace']): { readonly wanted: Wanted; readonly measured: Spread | undefined }[] {
+  const values = (tunnel: UserSpaceTunnel, direction: UserSpaceRun['direction']): number[] =>
+    (userspace?.runs ?? []).filter((run) => run.tunnel === tunnel && run.direction === direction).map(({ value }) => value);
+  const against = (peer: UserSpaceTunnel): Spread | undefined =>
+    worst(
+      (['up', 'down'] as const).map((way) => values('wasm', way).map((value, round) => value / (values(peer, way)[round] ?? Number.NaN))),
+    );
+  const seen = [
+    ...(userspace?.runs ?? []).filter(({ tunnel }) => tunnel === 'wasm').flatMap(({ residentMiB }) => residentMiB),
+    ...(userspace?.slow ?? []).filter(({ tunnel }) => tunnel === 'wasm').flatMap(({ mostMiB }) => mostMiB),
+  ];
+  return [
+    { wanted: wantedOf('without kernel interfaces, WASM : native', '×', true, 0.3), measured: against('native') },
+    { wanted: wantedOf("without kernel interfaces, WASM : hypertele's", '×', true, 3), measured: against('hypertele') },
+    {
+      wanted: wantedOf('a WASM node, resident memory, with slow readers too', 'MB', false, 120),
+      measured: most(seen.map((mib) => mib * 1.048_576)),
+    },
+  ];
 }
 
 function wantedOf(what: string, unit: Target['unit'], atLeast: boolean, target: number, stretch?: number): Wanted {

@@ -7,6 +7,7 @@ import type { Cameras } from '../cameras/results.js';
 import type { Isolation } from '../isolation/results.js';
 import type { Micro } from '../micro/results.js';
 import type { Tunnel } from '../tunnel/results.js';
+import type { UserSpace } from '../userspace/results.js';
 import { load, type Machine, machine, type Versions, versions } from './machine.js';
 
 export const SCHEMA = 1;
@@ -26,6 +27,7 @@ export interface Suites {
   readonly tunnel: Tunnel;
   readonly cameras: Cameras;
   readonly isolation: Isolation;
+  readonly userspace: UserSpace;
 }
 
 export type SuiteName = keyof Suites;
@@ -73,7 +75,7 @@ export function writeSuite<S extends SuiteName>(name: S, run: Circumstances, fig
 
 /** What was measured last, suite by suite. */
 export function readSuites(): Results {
-  const names: readonly SuiteName[] = ['micro', 'tunnel', 'cameras', 'isolation'];
+  const names: readonly SuiteName[] = ['micro', 'tunnel', 'cameras', 'isolation', 'userspace'];
   const found = names.flatMap((name) => {
     const file = join(RESULTS, `${name}.json`);
     return existsSync(file) ? [[name, JSON.parse(readFileSync(file, 'utf8')) as unknown] as const] : [];

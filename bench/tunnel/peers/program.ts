@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { LabError } from '../../../test/lab/index.js';
 
 /** Outside of the repository: a clean checkout needn't build them anew. */
-const CACHE = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'thicket', 'peers');
+export const CACHE = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'thicket', 'peers');
 
 /** Installs by `go install` what isn't there yet; returns where it lies and its version. */
 export function goProgram(name: string, source: string, version: string): { readonly path: string; readonly version: string } {
