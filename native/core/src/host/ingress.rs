@@ -63,6 +63,7 @@ impl Host {
             match &mut stream.body {
                 Body::Open(tcp) => {
                     tcp.on_packet(now, packet, header, payload, &mut reply);
+                    tcp.close();
                     let at = if flow.own.is_ipv4() { 20 } else { 40 };
                     if let Some((answer, payload)) = reply.get(at..).and_then(Header::parse) {
                         let answer = tcp.sent(now, answer, payload.len());

@@ -2,7 +2,7 @@
 
 use crate::line::*;
 use crate::talk::{End, byte, talk};
-use thicket_core::{Closed, HostError, HostEvent};
+use thicket_core::{Closed, Duration, HostError, HostEvent};
 
 fn closed(pair: &mut Pair, host: usize) -> Closed {
     pair.until(|pair| match pair.hosts[host].poll_event()? {
@@ -139,6 +139,39 @@ fn a_full_window_stops_the_sender_for_as_long_as_it_takes_and_no_byte_is_lost() 
         });
         assert_eq!(pair.event(0), HostEvent::Writable(calling), "there is room again");
     }
+}
+
+#[test]
+fn a_window_that_opens_again_is_heeded_when_both_ends_have_finished() {
+    let mut pair = Pair::new(FAIR);
+    let (calling, called) = pair.open();
+    pair.hosts[0].finish(calling);
+    pair.pass(1);
+    let mut said = 0;
+    loop {
+        let taken = pair.hosts[1].write(called, &[7; 10_000]);
+        said += taken;
+        pair.pass(1);
+        if taken == 0 {
+            break;
+        }
+    }
+    pair.hosts[1].finish(called);
+    pair.pass(1);
+    let began = pair.now;
+    let mut heard = 0;
+    pair.until(|pair| {
+        heard += pair.hosts[0].read(calling, &mut vec![0; said]);
+        pair.hosts[0].is_read_out(calling).then_some(())
+    });
+    assert_eq!(heard, said);
+    // Of the line's own time: nobody waited for a probe.
+    assert!(
+        pair.now.since(began) < Duration::from_secs(1),
+        "{:?} {said}",
+        pair.now.since(began)
+    );
+    assert_eq!(closed(&mut pair, 1), Closed::Done);
 }
 
 #[test]

@@ -85,15 +85,15 @@ impl Acks {
             .is_some_and(|(first, next)| seq.wrapping_sub(first) < next.wrapping_sub(first))
     }
 
-    /// Notes what was sent; whether it was sent before.
-    pub fn on_sent(&mut self, seq: u32, end: u32) -> bool {
+    /// Notes what was sent, and whether its last number is FIN's or SYN's; whether it was sent before.
+    pub fn on_sent(&mut self, seq: u32, end: u32, control: bool) -> bool {
         let Some((first, next)) = &mut self.span else {
             self.span = Some((seq, end));
             return false;
         };
         if end.wrapping_sub(*next) as i32 > 0 {
             // What only asks for room may be refused.
-            if self.window > 0 || end != seq.wrapping_add(1) {
+            if self.window > 0 || control || end != seq.wrapping_add(1) {
                 *next = end;
             }
             return false;
@@ -178,8 +178,8 @@ mod tests {
             ..Acks::default()
         };
         acks.plan(&ack(0, 500), 0, 1, 0);
-        acks.on_sent(first, first.wrapping_add(4_000));
-        assert!(!acks.on_sent(first.wrapping_add(4_000), first.wrapping_add(10_000)));
+        acks.on_sent(first, first.wrapping_add(4_000), false);
+        assert!(!acks.on_sent(first.wrapping_add(4_000), first.wrapping_add(10_000), false));
         (acks, first)
     }
 
@@ -210,8 +210,8 @@ mod tests {
         assert_eq!(shown, [1, 2, 3, 4, 8, 12]);
         // What fills one hole of two asks for the next; what fills both doesn't.
         assert!(
-            !acks.on_sent(first.wrapping_add(10_000), first.wrapping_add(10_500))
-                && acks.on_sent(first, first.wrapping_add(4_000))
+            !acks.on_sent(first.wrapping_add(10_000), first.wrapping_add(10_500), false)
+                && acks.on_sent(first, first.wrapping_add(4_000), false)
         );
         assert_eq!(
             acks.plan(&ack(first.wrapping_add(4_000), 500), 0, 4_000, 10_500)
@@ -231,7 +231,7 @@ mod tests {
     fn repeats_mean_nothing_while_everything_goes_again_or_only_the_end_is_missing() {
         let (mut acks, first) = under_way();
         assert!(
-            acks.on_sent(first, first.wrapping_add(4_000)),
+            acks.on_sent(first, first.wrapping_add(4_000), false),
             "nobody asked: its time was over"
         );
         assert!(acks.plan(&ack(first, 500), 0, 4_000, 10_000).is_none());
@@ -243,7 +243,7 @@ mod tests {
             acks.plan(&ack(first.wrapping_add(10_000), 400), 0, 4_000, 10_000)
                 .is_some()
         );
-        acks.on_sent(first.wrapping_add(10_000), first.wrapping_add(10_001));
+        acks.on_sent(first.wrapping_add(10_000), first.wrapping_add(10_001), false);
         assert!(acks.plan(&ack(first.wrapping_add(10_000), 400), 0, 4_000, 0).is_none());
     }
 }

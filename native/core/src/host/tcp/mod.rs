@@ -155,12 +155,8 @@ impl Tcp {
             return false;
         }
         self.opened = true;
-        let finishing = self.finishing;
-        let socket = self.socket_mut();
-        socket.set_timeout(Some(SILENT));
-        if finishing {
-            socket.close();
-        }
+        self.socket_mut().set_timeout(Some(SILENT));
+        self.close();
         true
     }
 
@@ -201,7 +197,13 @@ impl Tcp {
 
     pub fn finish(&mut self) {
         self.finishing = true;
-        if self.opened {
+        self.close();
+    }
+
+    /// Has smoltcp send the FIN that is to follow. Not before all was acknowledged where the far end has sent its own: in LAST-ACK smoltcp heeds no window.
+    pub fn close(&mut self) {
+        let waits = self.state() == State::CloseWait && self.socket().send_queue() > 0;
+        if self.finishing && self.opened && !waits {
             self.socket_mut().close();
         }
     }
@@ -264,7 +266,7 @@ impl Tcp {
             header.seq = self.acks.next().unwrap_or(header.seq);
         }
         let end = header.seq.wrapping_add(payload as u32).wrapping_add(control);
-        let again = self.acks.on_sent(header.seq, end);
+        let again = self.acks.on_sent(header.seq, end, control > 0);
         self.resent += u64::from(again);
         // A lone byte may be a probe, of which smoltcp remembers nothing.
         self.only_syn = header.has(flag::SYN) || self.only_syn && payload == 1;
