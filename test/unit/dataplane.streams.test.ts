@@ -3,6 +3,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import type { DataPlaneEvent, SessionId } from '../../ts/dataplane/data-plane.js';
+import { join } from '../../ts/dataplane/join.js';
 import { HostStreams } from '../../ts/dataplane/streams.js';
 import type { HostEvent, HostOrders, StreamEnd } from '../../ts/dataplane/userspace.js';
 import { waitFor } from '../lab/index.js';
@@ -310,6 +311,22 @@ describe('splicing', () => {
     tell({ type: 'streamClosed', stream: 1, reason: 'refused' });
     expect(await failed).toMatchObject({ code: 'ECONNRESET' });
     await splice.closed;
+  });
+
+  test('pipes elsewhere: a reset of one socket resets the other, whichever it is', async () => {
+    for (const resets of [0, 1] as const) {
+      const [own, socket] = await accepted();
+      server?.close();
+      const [far, onward] = await accepted();
+      const ends = [own, far] as const;
+      const splice = join(socket, onward, new Uint8Array());
+      await Promise.all(ends.map((end) => waitFor(() => end.readyState === 'open', { what: 'the connection' })));
+      const failed = failure(ends[1 - resets] ?? own);
+      ends[resets]?.resetAndDestroy();
+      expect(await failed).toMatchObject({ code: 'ECONNRESET' });
+      await splice.closed;
+      server?.close();
+    }
   });
 
   test('pipes elsewhere: a reset of the program resets the stream', async () => {
