@@ -131,3 +131,23 @@ describe.each<Backend>(['native', 'wasm'])('with the %s backend', (backend) => {
     expect(await program.exit).toEqual({ code: 0, signal: null });
   });
 });
+
+test('with an interface it dials through that, and answers for nothing', async () => {
+  const file = host.host.write('config.json', JSON.stringify({ ...host.config, interface: { mode: 'tun' } }));
+  const steps = [
+    ...dial('files.home:7', 'one\n'),
+    ...dial('files.home:81'),
+    ...dial('nobody.home:80'),
+    'listen',
+    'door',
+    '7000',
+    'name:viewer',
+  ];
+  const { stdout } = await host.host.exec([process.execPath, PROGRAM, host.host.state, file, ...steps], { cwd: repository });
+  expect(stdout.split('\n').map((line) => JSON.parse(line) as unknown)).toMatchObject([
+    { dial: 'one\n' },
+    { dial: { name: 'OverlayError', code: 'ECONNREFUSED' } },
+    { dial: { name: 'OverlayError', code: 'ENOTFOUND' } },
+    { listen: { name: 'ThicketError', code: 'REFUSED' } },
+  ]);
+});

@@ -79,13 +79,13 @@ function overlay(): Overlay {
   };
 }
 
-async function startProxy(options: Partial<SocksOptions> = {}): Promise<void> {
+async function startProxy(options: Partial<SocksOptions> = {}, host = '127.0.0.1'): Promise<void> {
   const served = new SocksServer({ overlay: overlay(), log: pino({ level: 'silent' }), ...options });
   proxy = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
     socket.on('error', () => socket.destroy());
     splices.push(served.serve(socket));
   });
-  await once(proxy.listen(0, '127.0.0.1'), 'listening');
+  await once(proxy.listen(0, host), 'listening');
 }
 
 beforeEach(async () => {
@@ -119,8 +119,8 @@ class Client {
   ended = false;
   readonly end: Promise<void>;
 
-  constructor() {
-    this.socket = connect({ host: '127.0.0.1', port: portOf(proxy), allowHalfOpen: true });
+  constructor(host = '127.0.0.1') {
+    this.socket = connect({ host, port: portOf(proxy), allowHalfOpen: true });
     clients.push(this.socket);
     this.socket.on('data', (data) => {
       this.heard = Buffer.concat([this.heard, data]);
@@ -420,6 +420,23 @@ describe('UDP ASSOCIATE', () => {
     mirror.send('answer', seen, '127.0.0.1');
     await waitFor(() => associated.heard.some(([, , data]) => data === 'answer'));
     expect(associated.heard.map(([, , data]) => data)).toEqual(['X', 'answer']);
+  });
+
+  test.each([
+    ['::1', '::1', `05000004${'0'.repeat(31)}1`, 22],
+    ['127.0.0.1', '::', '05000001' + '7f000001', 10],
+  ] as const)('works for a client at %s of a proxy at %s', async (host, at, answer, length) => {
+    proxy.close();
+    await startProxy({}, at);
+    const port = await udpService();
+    const client = new Client(host).ask(3, { host, port: 0 });
+    const heard = await client.hears(2 + length);
+    expect(heard.toString('hex', 2, length)).toBe(answer);
+    const socket = createSocket(host.includes(':') ? 'udp6' : 'udp4');
+    sockets.push(socket);
+    socket.send(wrap({ host: 'camera.thicket', port }, 'six'), heard.readUInt16BE(length), host);
+    const [bytes] = (await once(socket, 'message')) as [Buffer];
+    expect(Buffer.from(readDatagram(bytes)?.data ?? []).toString()).toBe('SIX');
   });
 
   test('there are only so many', async () => {
