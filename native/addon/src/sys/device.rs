@@ -1,7 +1,7 @@
 //! Ordinary sockets towards devices and local programs, for user-space mode: what std's don't offer.
 
 use super::address::to_storage;
-use super::check;
+use super::{check, check_len};
 use std::io;
 use std::mem::size_of;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -12,6 +12,9 @@ const KEEP_ALIVE: (libc::c_int, libc::c_int, libc::c_int) = (120, 30, 4);
 
 /// The kernel takes more for a reader only while less than this waits to be sent: else megabytes would for each who is slow.
 const UNSENT: libc::c_int = 128 << 10;
+
+/// What no window is too small for.
+const PIECE: usize = 16 << 10;
 
 /// Begins a connection and doesn't wait for it: the socket can be written to once it stands, or once [`TcpStream::take_error`] says why not.
 /// Small writes leave at once, and a peer that vanishes is noticed.
@@ -27,6 +30,15 @@ pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
         _ => Ok(socket),
     }
+}
+
+/// Sends some of `bytes`, as much as goes as one: a local program's kernel takes no segment that is longer than its window, and loopback's are 64 KiB.
+/// One that has not read for long would else be asked for room now and then only, up to two minutes apart, when it reads again.
+pub fn send(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let piece = bytes.get(..PIECE).unwrap_or(bytes);
+    let flags = libc::MSG_EOR | libc::MSG_NOSIGNAL;
+    // SAFETY: the buffer is valid for its length.
+    check_len(unsafe { libc::send(socket.as_raw_fd(), piece.as_ptr().cast(), piece.len(), flags) })
 }
 
 /// A second descriptor of a stream socket that somebody else has; whatever happens to the first, this one stays.

@@ -1,6 +1,7 @@
 //! One connection between a stream of the user-space host and a socket.
 
 use super::streams::Given;
+use crate::sys::device;
 use std::io::{ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, TcpStream};
 use thicket_core::{Closed, Host, StreamId};
@@ -178,7 +179,11 @@ impl Pipe {
             if moved >= TURN {
                 return Ok(true);
             }
-            match self.socket.write(bytes) {
+            let sent = match self.number {
+                Some(_) => device::send(&self.socket, bytes),
+                None => self.socket.write(bytes),
+            };
+            match sent {
                 Ok(count) => {
                     host.consume(self.stream, count);
                     moved += count;

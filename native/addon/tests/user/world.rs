@@ -155,8 +155,6 @@ impl World {
     /// As JavaScript does it: accepts a program's connection, has read `early` of it, opens a stream and gives both away.
     pub fn spliced(&self, port: u16, early: &[u8]) -> (u32, TcpStream) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        // A window of less than one of loopback's long segments is for the kernel none: it asks again once in a long while (25 s were seen).
-        set(&listener, libc::IPPROTO_TCP, libc::TCP_MAXSEG, 1_448);
         let program = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
         (self.splice(port, &accepted, early), patient(program))
