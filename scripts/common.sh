@@ -102,6 +102,14 @@ need_wasm_target() {
   fi
 }
 
+# For RUSTFLAGS: no path of this machine in what ships, neither of the sources nor of crates nor of the compiler's own.
+remap() {
+  local pair
+  for pair in "$PWD=/thicket" "${CARGO_HOME:-$HOME/.cargo}=/cargo" "$(rustc --print sysroot)=/rust"; do
+    [[ $pair == *' '* ]] || printf ' --remap-path-prefix=%s' "$pair"
+  done
+}
+
 # The core for WebAssembly: for engines without vectors into wasm/pkg, for those with simd128 into wasm/pkg/simd128 (ts/dataplane/wasm/build.ts chooses).
 build_wasm() {
   need_wasm_target
@@ -115,6 +123,7 @@ build_wasm() {
 # wasm_module FOLDER ARGUMENT...: one build, into this folder of wasm/.
 wasm_module() {
   local log
+  local -x RUSTFLAGS="${RUSTFLAGS:-}$(remap)"
   log=$(mktemp)
   if ! wasm-pack build wasm --target nodejs --mode no-install --out-dir "$1" -- --locked "${@:2}" >"$log" 2>&1; then
     tail -n 60 "$log" >&2
