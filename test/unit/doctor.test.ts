@@ -78,7 +78,7 @@ describe('thicket doctor', () => {
   });
 
   test('exits with 1 where the configured node cannot run, and names what is missing', async () => {
-    writeFileSync(shell.path('thicket.yaml'), 'listen: ["udp://127.0.0.1:7117"]\nallow_unrelayed: true\n');
+    writeFileSync(shell.path('thicket.yaml'), 'listen: ["udp://127.0.0.1:7117"]\nallow_unrelayed: true\ninterface: { mode: tun }\n');
     chmodSync(shell.folder, 0o755);
     // Nobody's privileges: no capability is left.
     const unprivileged = ['setpriv', '--reuid=65534', '--clear-groups', '--no-new-privs', process.execPath];
