@@ -3,6 +3,7 @@
 # pack_all [TRIPLE...]: build/packages/*.tgz, SHA256SUMS and thicket-VERSION.cdx.json.
 pack_all() {
   local out=build/packages staged=build/staged
+  need_apt package
   say "laying the packages"
   node scripts/package/licences.mjs --check
   node scripts/package/stage.mjs "$staged" "$@"
