@@ -2,12 +2,16 @@
  * The packages in their places: here, on other processors and with musl, by Node.js built for them, under qemu where this machine can't run it
  * (scripts/package/foreign.sh). Those of which scripts/package.sh made packages.
  */
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import type { DoctorDocument } from '../../ts/doctor/index.js';
-import { repository, run } from '../lab/index.js';
+import { type CertifyOptions, Network, Node } from '../../ts/index.js';
+import { Process, repository, run, waitFor } from '../lab/index.js';
 import { made, tarball, version } from '../packages/shop.js';
 
 const { FOREIGN = '' } = process.env;
@@ -92,4 +96,48 @@ describe.each(places)('%s', (triple) => {
     const kernel = `require('@thicket/${triple}/thicket_kernel.node')`;
     expect(await node(['-e', `${kernel}.links().then((links) => console.log(links[0].name))`])).toBe('lo');
   });
+
+  test('a node in user-space mode with the package answers one of this machine, through a root of this machine', async () => {
+    const state = (name: string): string => join(folder, 'overlay', name);
+    const network = await Network.create({ folder: state('home'), name: 'home' });
+    const enrol = async (name: string, as: Omit<CertifyOptions, 'name'>): Promise<string> => {
+      const { key, request } = await Node.init({ state: state(name) });
+      await Node.join({ state: state(name), certificate: await network.certify(request, { name, dateOk: true, ...as }) });
+      return key;
+    };
+    const key = await enrol('root', { rights: ['relay'] });
+    await enrol('gw', { endpoints: ['door'] });
+    await enrol('app', { groups: ['family'] });
+    const port = await freePort();
+    const leaf = { parents: [`udp://127.0.0.1:${port}#${key}`], networks: { home: network.id } };
+    writeFileSync(join(folder, 'gw.json'), JSON.stringify(leaf));
+    // Copied, so that what it imports is the package.
+    copyFileSync(join(repository, 'test/fixtures/embedded.mjs'), join(folder, 'embedded.mjs'));
+    const root = await Node.open({ state: state('root'), config: { listen: [`udp://127.0.0.1:${port}`], relay: { for: 'any' } } });
+    const env = { NODE_OPTIONS: undefined, THICKET_BACKEND: 'native' };
+    const steps = ['listen', 'door', '7000', 'group:family', 'hold'];
+    const gw = await Process.start([nodeOf(triple), 'embedded.mjs', state('gw'), 'gw.json', ...steps], { cwd: folder, env });
+    const app = await Node.open({ state: state('app'), config: leaf });
+    try {
+      await gw.waitForLine(/"listening"/, 40_000);
+      await waitFor(() => app.resolve('door.home.thicket'), { timeoutMs: 20_000, what: 'the door, announced' });
+      const said = 'there and back, '.repeat(20_000);
+      const stream = app.dial('door.home.thicket:7000');
+      stream.end(said);
+      expect(await text(stream)).toBe(`app of family: ${said.toUpperCase()}`);
+    } finally {
+      await gw.kill('SIGKILL');
+      await Promise.all([app.close(), root.close()]);
+      await Promise.all([app.closed, root.closed]);
+    }
+  });
 });
+
+async function freePort(): Promise<number> {
+  const socket = createSocket('udp4').bind(0, '127.0.0.1');
+  await once(socket, 'listening');
+  const { port } = socket.address();
+  socket.close();
+  await once(socket, 'close');
+  return port;
+}
