@@ -3,6 +3,7 @@
  * backends that they are for.
  */
 
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { SessionDocument } from '../../ts/control/documents.js';
 import { type Host, type Process, repository, waitFor } from '../lab/index.js';
@@ -22,6 +23,7 @@ import {
 type Endpoint = NodePlan['endpoints'][number];
 
 const PARROT = join(repository, 'test', 'fixtures', 'parrot.py');
+const CROWD = join(repository, 'test', 'fixtures', 'crowd.py');
 const FAMILY = ['group:family'];
 /** The gateway without an interface, and the one with one; what stands behind each. */
 const GATEWAYS = [
@@ -40,9 +42,15 @@ function withParrot(endpoint: Endpoint, address: string): Endpoint {
     { port: 'udp/7000', target: `${address}:7000` },
     { port: 'tcp/5201', target: `${address}:5201` },
     { port: 'tcp/7001', target: `${address}:7001` },
+    { port: 'tcp/7003', target: `${address}:7003` },
     { port: 'tcp/7002', target: `${address.replace(/\d+$/, '99')}:80` },
   ].map((service) => ({ ...service, allow: FAMILY }));
   return { ...endpoint, services: [...(endpoint.services ?? []), ...more] };
+}
+
+/** Megabytes of memory that a node takes. */
+function resident({ process: { pid } }: WorldNode): number {
+  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1_024;
 }
 
 /** Talks until it is stopped. */
@@ -136,6 +144,8 @@ export function userspaceSuite(wasm: readonly NodeName[]): void {
 
   describe.each(VIEWERS)('a viewer in %s', (_, viewerName) => {
     describe.each(GATEWAYS)('with a gateway in %s', (__, gateway, device) => {
+      // Neither end is what is to be tested here; the native suite has it.
+      if (wasm.length > 0 && viewerName === 'viewer' && gateway === 'gw2') return;
       const from = (): WorldNode => world.node(viewerName);
 
       test('uploads 20 MB, half-closes, and is answered', async () => {
@@ -229,6 +239,21 @@ export function userspaceSuite(wasm: readonly NodeName[]): void {
       }
       await server.kill();
     }, 90_000);
+
+    test('of 500 connections through one gateway half read nothing: the others get all, memory is bounded, and then they get all, too', async () => {
+      const server = await world.lab.host('light1').spawn(['/usr/bin/python3', CROWD, 'serve', '192.168.1.31', '7003']);
+      await server.waitForLine(/^ready$/);
+      const crowd = await viewer.host.spawn(['/usr/bin/python3', CROWD, 'call', 'light1.home.thicket', '7003', '500']);
+      expect((await crowd.waitForLine(/^quick (\d+)$/, 60_000))[1]).toBe('250');
+      const { userspace } = await gw.status();
+      expect(userspace?.streams).toBeGreaterThanOrEqual(250);
+      // The default budget.
+      expect(userspace?.buffered).toBeLessThanOrEqual(64 * 1_048_576);
+      expect(resident(gw)).toBeLessThanOrEqual(200);
+      crowd.signal('SIGUSR1');
+      expect((await crowd.waitForLine(/^slow (\d+)$/, 60_000))[1]).toBe('250');
+      await server.kill();
+    }, 150_000);
 
     test('100 MB come whole, and nothing of them is left', async () => {
       expect(await fetchSha256(viewer2.host, `http://${viewer2.at('files', 80)}/big.bin`)).toBe(world.devices.files.bigSha256);
