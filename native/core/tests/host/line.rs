@@ -44,6 +44,9 @@ pub struct Pair {
     pub packets: u64,
     pub longest: usize,
     pub bytes: u64,
+    /// Bytes that the line carries a second (0: all), and that may wait before it.
+    pub narrow: (u64, u64),
+    free: [Instant; 2],
     queue: BTreeMap<(Instant, u64), (usize, VnetHeader, Vec<u8>)>,
     count: u64,
     random: u64,
@@ -84,6 +87,8 @@ impl Pair {
             packets: 0,
             longest: 0,
             bytes: 0,
+            narrow: (0, 0),
+            free: [Instant::default(); 2],
             queue: BTreeMap::new(),
             count: 0,
             random: 0x9e37_79b9,
@@ -126,10 +131,19 @@ impl Pair {
         if self.cut || self.random() % 100 < self.weather.lost {
             return;
         }
+        let mut leaves = self.now;
+        if let (rate @ 1.., room) = self.narrow {
+            let begins = self.free[to].max(self.now);
+            if begins.since(self.now).as_micros() * rate / 1_000_000 > room {
+                return;
+            }
+            leaves = begins + Duration::from_micros(packet.len() as u64 * 1_000_000 / rate);
+            self.free[to] = leaves;
+        }
         let copies = 1 + usize::from(self.random() % 100 < self.weather.twice);
         for _ in 0..copies {
             let late = self.random() % (self.weather.jitter + 1);
-            let at = self.now + Duration::from_micros(self.weather.delay + late);
+            let at = leaves + Duration::from_micros(self.weather.delay + late);
             self.count += 1;
             self.queue.insert((at, self.count), (to, vnet, packet.clone()));
         }

@@ -83,3 +83,26 @@ fn a_side_that_has_finished_still_hears_the_other() {
     talk(&mut pair, &mut ends);
     assert_eq!(ends[0].closed, Some(Closed::Done));
 }
+
+#[test]
+fn a_narrow_line_is_filled_and_little_is_sent_twice() {
+    // 12.5 MB/s with a long queue and a short one, and a line like a slow household's.
+    for (delay, rate, room, least) in [
+        (10_000, 12_500_000, 250_000, 80),
+        (10_000, 1_250_000, 50_000, 80),
+        (25_000, 1_250_000, 30_000, 80),
+        (10_000, 12_500_000, 60_000, 20),
+    ] {
+        let mut pair = Pair::with(Weather { delay, ..FAIR }, 64 << 20, 1_000);
+        pair.narrow = (rate, room);
+        let (calling, called) = pair.open();
+        let bytes = 10_000_000;
+        let mut ends = [End::new(0, calling, bytes, 1), End::new(1, called, 1, bytes)];
+        let (began, before) = (pair.now, pair.bytes);
+        talk(&mut pair, &mut ends);
+        let ideal = bytes as u64 * 1_000 / rate;
+        let took = (pair.now - began).as_millis();
+        assert!(ideal * 100 / took >= least, "{took} ms instead of {ideal}");
+        assert!(pair.bytes - before < bytes as u64 * 115 / 100);
+    }
+}

@@ -13,6 +13,7 @@ use smoltcp::socket::tcp::State;
 impl Tcp {
     /// Takes a segment of this connection; what it is answered with at once is put into `reply`.
     pub fn on_packet(&mut self, now: Instant, packet: &[u8], header: &Header, payload: usize, reply: &mut Vec<u8>) {
+        self.heard = now;
         if header.has(flag::SYN) {
             // Nobody calls us from a port that we call.
             if self.state() != State::SynSent || header.has(flag::ACK) {
@@ -23,26 +24,31 @@ impl Tcp {
         if payload > 0 && self.only_syn && self.is_too_much(header.seq.wrapping_add(payload as u32)) {
             return;
         }
-        let (together, queued) = (self.segment * self.acks.factor, self.socket().send_queue());
-        let before = self.acks.first();
-        let Some(plan) = self.acks.plan(header, payload, together, queued) else {
-            return;
+        let shown = self.sent.shown();
+        let Some(acked) = self.acknowledge(now, header, payload) else {
+            return self.feed(now, packet, reply);
         };
-        if self.acks.first() != before {
-            self.patience.on_progress(now, header.ack, self.acks.is_waiting());
-        }
-        for ack in plan.shown() {
-            self.feed_ack(now, ack, header.window, reply);
-        }
-        if plan.shown().next().is_none() || payload > 0 || header.flags != flag::ACK {
+        let bare = payload == 0 && header.flags == flag::ACK;
+        if !bare {
             self.feed(now, packet, reply);
         }
-        for _ in 0..plan.again {
-            if !self.socket().is_active() {
-                return;
-            }
-            self.feed_ack(now, header.ack, header.window, reply);
+        // smoltcp counts repeats by itself, and has no other measure of what may be under way than the window.
+        let news = acked > 0 || self.sent.shown() != shown || !bare;
+        if self.socket().is_active() && (news || !self.sent.is_waiting()) {
+            self.feed_ack(now, header.ack, self.sent.shown(), reply);
         }
+    }
+
+    /// Notes what came of ours; how many bytes are new. `None`: what smoltcp is to judge.
+    fn acknowledge(&mut self, now: Instant, header: &Header, payload: usize) -> Option<u32> {
+        let (queued, round) = (self.socket().send_queue(), self.patience.round());
+        let acked = self.sent.on_ack(now, header, payload, queued, round)?;
+        if acked > 0
+            && let Some(round) = self.patience.on_progress(now, header.ack, self.sent.is_waiting())
+        {
+            self.sent.on_round(round);
+        }
+        Some(acked)
     }
 
     /// Whether there is no room for all before `end`. The window in a SYN isn't scaled, but smoltcp takes it so when it judges what comes next, and
@@ -60,12 +66,24 @@ impl Tcp {
             // Whoever has little room must still get several at once.
             let many = (usize::from(syn.window) / 4 / self.segment).clamp(1, TOGETHER);
             *mss = (self.segment * many) as u16;
-            self.acks.factor = many;
+            self.sent.set_segment(self.segment, many);
+            self.sent.scale = syn.options.scale.unwrap_or(0);
         }
         if matches!(self.state(), State::Listen | State::SynSent) {
             self.expects = syn.seq.wrapping_add(1);
         }
         self.feed_header(now, &syn, reply);
+        if syn.has(flag::ACK) && self.state() == State::Established {
+            // As the next segment would say it: a SYN's window isn't shifted.
+            let first = Header {
+                flags: flag::ACK,
+                window: syn.window >> self.sent.scale,
+                ..syn
+            };
+            if self.acknowledge(now, &first, 0).is_some() {
+                self.feed_ack(now, first.ack, self.sent.shown(), reply);
+            }
+        }
     }
 
     /// A bare acknowledgement, which always follows what came before.
@@ -109,12 +127,10 @@ impl Tcp {
         self.expects = self.expects.wrapping_add(came);
     }
 
-    /// Nothing was acknowledged for too long: has the first that is missing go again.
-    pub(super) fn hurry(&mut self, now: Instant, out: &mut Vec<u8>) {
-        let (Some((ack, window)), Some(word)) = (self.acks.hurry(), self.word) else {
-            return;
-        };
+    /// Puts into `out` what is to go again, counted from the first byte that isn't acknowledged.
+    pub(super) fn repeat(&mut self, now: Instant, (start, end): (usize, usize), out: &mut Vec<u8>) -> Option<Header> {
         let Flow { own, peer } = self.flow;
+        let (ack, window, word) = (self.sent.first(), self.sent.shown(), self.word?);
         if self.socket().send_queue() == 0 {
             // Only FIN is missing, which smoltcp has no other way to repeat than its own time.
             let fin = Header {
@@ -123,13 +139,42 @@ impl Tcp {
                 ..word
             };
             write_ip(out, own.ip(), peer.ip(), protocol::TCP, 20);
-            return fin.write((own.port(), peer.port()), out);
+            fin.write((own.port(), peer.port()), out);
+            self.sent.on_resent(end);
+            return Some(fin);
         }
-        // Repeats are a loss to smoltcp; another window ends a series of them, if there is one.
+        // Repeats are a loss to smoltcp, which then has the first bytes go again; another window ends a series of them, if there is one.
         let mut none = Vec::new();
         for window in [window ^ 1, window, window, window, window] {
             self.feed_ack(now, ack, window, &mut none);
         }
         self.emit(now, out);
+        let at = if own.is_ipv4() { 20 } else { 40 };
+        self.sent.block();
+        let (mut header, payload) = Header::parse(out.get(at..)?)?;
+        let (len, first) = (payload.len(), at + 20 + header.options.len());
+        self.sent.on_given(header.end(len));
+        if header.seq != ack || len == 0 {
+            return Some(header);
+        }
+        // It gives what lies in one piece.
+        if start > len || start == len && !header.has(flag::FIN) {
+            out.clear();
+            return None;
+        }
+        // Of these, what is really missing.
+        let last = end.min(len);
+        if last < len {
+            header.flags &= !(flag::FIN | flag::PSH);
+        }
+        header.seq = ack.wrapping_add(start as u32);
+        out.copy_within(first + start..first + last, first);
+        out.truncate(first + last - start);
+        let mut head = Vec::with_capacity(first);
+        write_ip(&mut head, own.ip(), peer.ip(), protocol::TCP, first - at + last - start);
+        header.write((own.port(), peer.port()), &mut head);
+        out.get_mut(..first)?.copy_from_slice(&head);
+        self.sent.on_resent(last + usize::from(header.has(flag::FIN)));
+        Some(header)
     }
 }

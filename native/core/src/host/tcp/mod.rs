@@ -3,22 +3,24 @@
 //! What goes in and out is larger than what smoltcp knows: it is told that the far end takes several segments as one, sends super-packets therefore,
 //! and these say in their virtio headers how they are to be cut.
 
-mod acks;
+mod cubic;
 mod feed;
 mod line;
 mod patience;
+mod ranges;
 mod segment;
+mod sent;
 
 pub use segment::Header;
 
 use super::Flow;
 use crate::flows::tcp_flags as flag;
-use crate::time::Instant;
+use crate::time::{Duration as Span, Instant};
 use crate::wire::{VnetHeader, gso, vnet_flags};
-use acks::Acks;
 use core::net::SocketAddr;
 use line::Line;
 use patience::Patience;
+use sent::Sent;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::{Duration, Instant as Then};
@@ -27,10 +29,10 @@ use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint, IpListenEndpoint};
 /// How long the far end may be silent while a connection opens (six SYNs, as Linux), and once it is open and something is sent again and again
 /// (tcp_retries2); and how long before an idle one is asked whether it still lives.
 const OPENING: Duration = Duration::from_secs(130);
-const SILENT: Duration = Duration::from_secs(15 * 60);
+const SILENT: Span = Span::from_secs(15 * 60);
 const IDLE: Duration = Duration::from_secs(75);
-/// Segments that smoltcp takes for one. It never has fewer under way, so not more than a kernel begins with.
-const TOGETHER: usize = 8;
+/// Segments that smoltcp takes for one: what it sends, or sends again, at once.
+const TOGETHER: usize = 44;
 
 pub struct Tcp {
     interface: Interface,
@@ -40,8 +42,10 @@ pub struct Tcp {
     /// Longest payload that we want in one packet, and that the far end takes.
     longest: usize,
     segment: usize,
-    acks: Acks,
+    sent: Sent,
     patience: Patience,
+    /// When the far end last said anything.
+    heard: Instant,
     /// The next byte that the far end will send.
     expects: u32,
     /// Reused: a packet without payload.
@@ -83,7 +87,7 @@ impl Tcp {
         });
         let buffer = |bytes: usize| SocketBuffer::new(vec![0; bytes]);
         let mut socket = Socket::new(buffer(means.room.0), buffer(means.room.1));
-        socket.set_congestion_control(CongestionControl::Cubic);
+        socket.set_congestion_control(CongestionControl::None);
         socket.set_nagle_enabled(false);
         // Packets come in batches, and one acknowledgement goes out for each.
         socket.set_ack_delay(None);
@@ -98,8 +102,9 @@ impl Tcp {
             flow,
             longest: means.longest,
             segment: means.longest,
-            acks: Acks::default(),
+            sent: Sent::new(means.longest),
             patience: Patience::default(),
+            heard: now,
             expects: 0,
             small: Vec::new(),
             word: None,
@@ -155,7 +160,8 @@ impl Tcp {
             return false;
         }
         self.opened = true;
-        self.socket_mut().set_timeout(Some(SILENT));
+        // From here on we see ourselves how long it is silent: smoltcp also hears us.
+        self.socket_mut().set_timeout(None);
         self.close();
         true
     }
@@ -200,7 +206,8 @@ impl Tcp {
         self.close();
     }
 
-    /// Has smoltcp send the FIN that is to follow. Not before all was acknowledged where the far end has sent its own: in LAST-ACK smoltcp heeds no window.
+    /// Has smoltcp send the FIN that is to follow. Not before all was acknowledged where the far end has sent its own: in LAST-ACK smoltcp heeds
+    /// neither windows nor repeats.
     pub fn close(&mut self) {
         let waits = self.state() == State::CloseWait && self.socket().send_queue() > 0;
         if self.finishing && self.opened && !waits {
@@ -215,7 +222,7 @@ impl Tcp {
 
     /// Whether a packet that began with `seq` may be under way.
     pub fn is_under_way(&self, seq: u32) -> bool {
-        self.acks.is_under_way(seq)
+        self.sent.is_under_way(seq)
     }
 
     /// The path takes no longer packets than these.
@@ -229,14 +236,39 @@ impl Tcp {
         self.interface.poll_egress(then(now), &mut line, &mut self.sockets);
     }
 
+    fn repair(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Header> {
+        let range = self.sent.again().filter(|_| self.opened && self.socket().is_active())?;
+        self.repeat(now, range, out)
+    }
+
     /// Puts the next packet into `out`, which is empty.
     pub fn next(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<VnetHeader> {
-        self.emit(now, out);
-        // It has acknowledged all that came, so it takes for new what we show it.
-        if self.opened && out.is_empty() && self.patience.is_over(now) {
-            self.hurry(now, out);
-        }
         let ip = if self.flow.own.is_ipv4() { 20 } else { 40 };
+        self.repair(now, out);
+        while out.is_empty() {
+            self.emit(now, out);
+            let Some((header, payload)) = out.get(ip..).and_then(Header::parse) else {
+                // It has acknowledged all that came, so it takes for new what we show it.
+                if !self.opened {
+                    return None;
+                }
+                if now.since(self.heard) >= SILENT {
+                    self.socket_mut().abort();
+                    self.emit(now, out);
+                    return (!out.is_empty()).then_some(VALID);
+                }
+                if !self.patience.is_over(now) {
+                    return None;
+                }
+                self.sent.on_silence();
+                self.repair(now, out)?;
+                break;
+            };
+            if self.opened && self.sent.is_unasked(header.seq, payload.len()) {
+                self.sent.on_given(header.end(payload.len()));
+                out.clear();
+            }
+        }
         let (header, payload) = Header::parse(out.get(ip..)?)?;
         let payload = payload.len();
         let header = self.sent(now, header, payload);
@@ -261,12 +293,12 @@ impl Tcp {
     /// Notes what goes out, answers too, and says it as it must be: where smoltcp sends everything again, it takes back how far it was, and both
     /// ends would find each other's acknowledgements too old.
     pub fn sent(&mut self, now: Instant, mut header: Header, payload: usize) -> Header {
-        let control = u32::from(header.has(flag::SYN)) + u32::from(header.has(flag::FIN));
-        if payload == 0 && control == 0 {
-            header.seq = self.acks.next().unwrap_or(header.seq);
+        if header.end(0) == header.seq && payload == 0 {
+            header.seq = self.sent.next().unwrap_or(header.seq);
         }
-        let end = header.seq.wrapping_add(payload as u32).wrapping_add(control);
-        let again = self.acks.on_sent(header.seq, end, control > 0);
+        let end = header.end(payload);
+        let control = header.flags & (flag::SYN | flag::FIN) != 0;
+        let again = self.sent.on_sent(header.seq, end, control);
         self.resent += u64::from(again);
         // A lone byte may be a probe, of which smoltcp remembers nothing.
         self.only_syn = header.has(flag::SYN) || self.only_syn && payload == 1;
@@ -274,7 +306,7 @@ impl Tcp {
             self.patience.on_sent(now, end, again);
         }
         self.word = Some(Header {
-            seq: self.acks.next().unwrap_or(end),
+            seq: self.sent.next().unwrap_or(end),
             ack: header.ack,
             flags: flag::ACK,
             window: header.window,

@@ -3,6 +3,8 @@
 
 use crate::time::{Duration, Instant};
 
+/// While no round trip was measured, and then.
+const UNKNOWN: u64 = 1_000_000;
 const LEAST: u64 = 200_000;
 const MOST: u64 = 60_000_000;
 
@@ -17,10 +19,11 @@ pub struct Patience {
 }
 
 impl Patience {
-    fn wait(&self) -> Option<Duration> {
-        let (round, variation) = self.round?;
-        let wait = round + (4 * variation).max(LEAST);
-        Some(Duration::from_micros((wait << self.doubled).min(MOST)))
+    fn wait(&self) -> Duration {
+        let wait = self
+            .round
+            .map_or(UNKNOWN, |(round, variation)| round + (4 * variation).max(LEAST));
+        Duration::from_micros((wait << self.doubled).min(MOST))
     }
 
     /// Something went out, up to `end`.
@@ -31,24 +34,32 @@ impl Patience {
             self.sample = Some((end, now));
         }
         if self.due.is_none() {
-            self.due = self.wait().map(|wait| now + wait);
+            self.due = Some(now + self.wait());
         }
     }
 
-    /// All before `ack` has arrived; `left`: there is more under way.
-    pub fn on_progress(&mut self, now: Instant, ack: u32, left: bool) {
+    /// All before `ack` has arrived; `left`: there is more under way. A round trip, if one was measured.
+    pub fn on_progress(&mut self, now: Instant, ack: u32, left: bool) -> Option<u64> {
+        let mut measured = None;
         if let Some((end, at)) = self.sample
             && ack.wrapping_sub(end) as i32 >= 0
         {
             self.sample = None;
             let took = now.since(at).as_micros();
+            measured = Some(took);
             self.round = Some(match self.round {
                 None => (took, took / 2),
                 Some((round, variation)) => ((7 * round + took) / 8, (3 * variation + round.abs_diff(took)) / 4),
             });
         }
         self.doubled = 0;
-        self.due = self.wait().filter(|_| left).map(|wait| now + wait);
+        self.due = left.then(|| now + self.wait());
+        measured
+    }
+
+    /// Smoothed round trip, microseconds.
+    pub fn round(&self) -> Option<u64> {
+        self.round.map(|(round, _)| round)
     }
 
     /// When it is over.
@@ -62,7 +73,7 @@ impl Patience {
         if over {
             self.sample = None;
             self.doubled = (self.doubled + 1).min(9);
-            self.due = self.wait().map(|wait| now + wait);
+            self.due = Some(now + self.wait());
         }
         over
     }
@@ -77,7 +88,7 @@ mod tests {
         let at = |millis: u64| Instant::from_micros(millis * 1_000);
         let mut patience = Patience::default();
         patience.on_sent(at(0), 10, false);
-        assert_eq!(patience.due(), None, "nothing was measured");
+        assert_eq!(patience.due(), Some(at(1_000)), "nothing was measured");
         patience.on_progress(at(40), 10, false);
         patience.on_sent(at(50), 20, false);
         assert_eq!(patience.due(), Some(at(290)));

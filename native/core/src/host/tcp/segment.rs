@@ -139,6 +139,12 @@ impl Header {
         }
     }
 
+    /// The number behind a segment with so many bytes of payload.
+    pub fn end(&self, payload: usize) -> u32 {
+        let control = u32::from(self.has(flag::SYN)) + u32::from(self.has(flag::FIN));
+        self.seq.wrapping_add(payload as u32).wrapping_add(control)
+    }
+
     /// Whether all of `flags` are set.
     pub fn has(&self, flags: u8) -> bool {
         self.flags & flags == flags
@@ -156,9 +162,8 @@ impl Header {
                 ..Self::default()
             });
         }
-        let control = u32::from(self.has(flag::SYN)) + u32::from(self.has(flag::FIN));
         Some(Self {
-            ack: self.seq.wrapping_add(payload as u32).wrapping_add(control),
+            ack: self.end(payload),
             flags: flag::RST | flag::ACK,
             ..Self::default()
         })
