@@ -116,7 +116,7 @@ build_wasm() {
   cargo_tool wasm-bindgen "$(sed -n 's/^wasm-bindgen = "=\(.*\)"/\1/p' wasm/Cargo.toml)" wasm-bindgen-cli
   cargo_tool wasm-pack 0.13.1 wasm-pack
   say "building the WASM modules"
-  wasm_module pkg
+  wasm_module pkg --target-dir "$PWD/wasm/target"
   RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+simd128" wasm_module pkg/simd128 --target-dir "$PWD/wasm/target/simd128"
 }
 

@@ -13,7 +13,7 @@ say "rustfmt, clippy"
 cargo fmt --manifest-path native/Cargo.toml --all --check >&2
 cargo clippy --manifest-path native/Cargo.toml --locked --workspace --all-targets --all-features --quiet -- -D warnings >&2
 cargo fmt --manifest-path wasm/Cargo.toml --check >&2
-cargo clippy --manifest-path wasm/Cargo.toml --locked --target wasm32-unknown-unknown --quiet -- -D warnings >&2
+cargo clippy --manifest-path wasm/Cargo.toml --target-dir wasm/target --locked --target wasm32-unknown-unknown --quiet -- -D warnings >&2
 RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+simd128" \
   cargo clippy --manifest-path wasm/Cargo.toml --target-dir wasm/target/simd128 --locked --target wasm32-unknown-unknown --quiet -- -D warnings >&2
 say "clang-format"
