@@ -116,16 +116,16 @@ build_wasm() {
   cargo_tool wasm-bindgen "$(sed -n 's/^wasm-bindgen = "=\(.*\)"/\1/p' wasm/Cargo.toml)" wasm-bindgen-cli
   cargo_tool wasm-pack 0.13.1 wasm-pack
   say "building the WASM modules"
-  wasm_module pkg --target-dir "$PWD/wasm/target"
-  RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+simd128" wasm_module pkg/simd128 --target-dir "$PWD/wasm/target/simd128"
+  wasm_module pkg "" --target-dir "$PWD/wasm/target"
+  wasm_module pkg/simd128 "-C target-feature=+simd128" --target-dir "$PWD/wasm/target/simd128"
 }
 
-# wasm_module FOLDER ARGUMENT...: one build, into this folder of wasm/.
+# wasm_module FOLDER RUSTFLAGS ARGUMENT...: one build, into this folder of wasm/.
 wasm_module() {
   local log
-  local -x RUSTFLAGS="${RUSTFLAGS:-}$(remap)"
   log=$(mktemp)
-  if ! wasm-pack build wasm --target nodejs --mode no-install --out-dir "$1" -- --locked "${@:2}" >"$log" 2>&1; then
+  if ! RUSTFLAGS="${RUSTFLAGS:-} $2$(remap)" \
+    wasm-pack build wasm --target nodejs --mode no-install --out-dir "$1" -- --locked "${@:3}" >"$log" 2>&1; then
     tail -n 60 "$log" >&2
     return 1
   fi
