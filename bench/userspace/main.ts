@@ -19,7 +19,7 @@ const DIRECTIONS = ['up', 'down'] as const;
 async function main(): Promise<void> {
   const chosen = options();
   const run = circumstances(chosen);
-  const { seconds, rounds, slowly } = chosen.quick ? { seconds: 3, rounds: 1, slowly: 5 } : { seconds: 5, rounds: 5, slowly: 20 };
+  const { seconds, rounds, slowly } = chosen.quick ? { seconds: 2, rounds: 1, slowly: 3 } : { seconds: 5, rounds: 5, slowly: 20 };
   const routes: Route[] = [];
   const place = await Lab.create({ ipv6: false });
   try {
