@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define TUNSETIFF 0x400454caul
@@ -136,4 +137,23 @@ int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)
       break;
   /* As in the kernel: what stands before a refused message is sent, and the error comes with the next call. */
   return good == 0 && error ? refuse(error) : real(fd, messages, good, flags);
+}
+
+/* The addon makes this call itself, for musl's sendmmsg is not one call. */
+long syscall(long number, ...)
+{
+  static long (*real)(long, long, long, long, long, long, long);
+  long arg[6];
+  va_list args;
+  int i;
+
+  va_start(args, number);
+  for (i = 0; i < 6; i++)
+    arg[i] = va_arg(args, long);
+  va_end(args);
+  if (!real)
+    *(void **)&real = dlsym(RTLD_NEXT, "syscall");
+  if (number == SYS_sendmmsg)
+    return sendmmsg((int)arg[0], (struct mmsghdr *)arg[1], (unsigned int)arg[2], (int)arg[3]);
+  return real(number, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
 }

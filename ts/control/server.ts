@@ -78,11 +78,16 @@ type Handler = (host: ControlHost, request: Request) => unknown;
 export async function openControl(socket: string, host: () => ControlHost): Promise<ControlServer> {
   await removeStale(socket);
   const server = createServer((request, response) => void answer(host, request, response));
-  // The umask is the whole process's, so it holds for the making of the socket only, which is done when `listen` returns.
-  const umask = process.umask(0o177);
   try {
     const listening = once(server, 'listening');
-    server.listen(socket);
+    // The umask is the whole process's, so it holds for the making of the socket only, which is done when `listen` returns: a second node in this process
+    // that began meanwhile would find ours, and leave it behind.
+    const umask = process.umask(0o177);
+    try {
+      server.listen(socket);
+    } finally {
+      process.umask(umask);
+    }
     await listening;
     chmodSync(socket, 0o600);
   } catch (error) {
@@ -91,8 +96,6 @@ export async function openControl(socket: string, host: () => ControlHost): Prom
       'NOT_WRITABLE',
       `the control socket ${socket} can't be made (${describe(error)}): choose another with control: { socket: … }`,
     );
-  } finally {
-    process.umask(umask);
   }
   return {
     close: () =>
