@@ -478,6 +478,18 @@ describe('the control socket', () => {
     expect(statSync(socket).mode & 0o777).toBe(0o600);
   });
 
+  test('leaves the umask of its process as it was, when two are opened at once, too', async () => {
+    const before = process.umask(0o027);
+    try {
+      const both = await Promise.all(['one', 'two'].map((name) => openControl(shell.path(`state/${name}.sock`), () => host)));
+      expect(process.umask()).toBe(0o027);
+      expect(['one', 'two'].map((name) => statSync(shell.path(`state/${name}.sock`)).mode & 0o777)).toEqual([0o600, 0o600]);
+      for (const one of both) await one.close();
+    } finally {
+      process.umask(before);
+    }
+  });
+
   test('is refused to a second node and taken over from a dead one', async () => {
     await expect(openControl(socket, () => host)).rejects.toMatchObject({ code: 'ALREADY_RUNNING' });
     await shell.done(['status']);
