@@ -249,7 +249,8 @@ describe('turned down', () => {
     // Who has asked may wait as long as he likes.
     const served = new Client().ask(1, camera());
     await served.hears(12);
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    // The patience with one who comes after him ends.
+    await new Client().end;
     served.write('still here');
     expect((await served.hears(22)).toString('latin1', 12)).toBe('STILL HERE');
   });
@@ -343,17 +344,19 @@ describe('UDP ASSOCIATE', () => {
   test('lets wait what comes before its name is found, but not without bound', async () => {
     const port = await udpService();
     const associated = await Associated.open();
+    const hears = (text: string): Promise<unknown> => waitFor(() => associated.heard.some(([, , data]) => data === text));
+    associated.send({ host: 'camera.thicket', port }, 'found');
+    await hears('FOUND');
     for (let n = 0; n < 100; n += 1) associated.send({ host: 'slow.thicket', port }, `n${n}`);
-    await waitFor(() => asked.includes('slow.thicket'));
-    // All of them have come by the time that one to another name has been looked at.
-    associated.send({ host: 'gone.thicket', port }, 'last');
+    // All of them have come by the time that this one, whose name is known, has.
     associated.send({ host: 'camera.thicket', port }, 'last');
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await hears('LAST');
     findSlow();
-    await waitFor(() => associated.heard.length >= 32);
+    await waitFor(() => associated.heard.length >= 34);
     associated.send({ host: 'slow.thicket', port }, 'after');
-    await waitFor(() => associated.heard.some(([, , data]) => data === 'AFTER'));
-    expect(associated.heard.length).toBe(33);
+    await hears('AFTER');
+    const fromSlow = associated.heard.filter(([, , data]) => /^N\d+$/.test(data)).map(([, , data]) => data);
+    expect(fromSlow).toEqual(Array.from({ length: 32 }, (_, n) => `N${n}`));
     expect(asked.filter((name) => name === 'slow.thicket').length).toBe(1);
   });
 
